@@ -1,0 +1,1 @@
+"""dimoo: multimodal masked discrete diffusion. See README.md for a map."""

@@ -1,0 +1,103 @@
+"""Strict typed configs and validated command-line overrides. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dimoo.core.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="StrictConfig")
+
+
+class StrictConfig(BaseModel):
+    """Base of every config: unknown keys are errors, values are not coerced, instances are frozen."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    def save(self, path: Path) -> None:
+        """Write the config as indented JSON."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls: type[ConfigT], path: Path) -> ConfigT:
+        """Read a config that `save` wrote.
+
+        Raises:
+            ConfigError: the file is missing, is not JSON, or does not validate.
+        """
+        try:
+            return parse(cls, json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise ConfigError(f"no config at {path}") from error
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path} is not valid JSON: {error}") from error
+
+
+def parse(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Validate plain JSON values as a config; lists become tuples, unions are resolved by their tag.
+
+    Raises:
+        ConfigError: with one line per problem: where, what was given, what is wanted.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(kind.__name__, error)) from error
+
+
+def override(config: ConfigT, assignments: Iterable[str]) -> ConfigT:
+    """Apply `a.b.c=value` assignments and validate the whole result again.
+
+    Values are read as JSON where they are JSON (`1e-4`, `true`, `[1,2]`, `{"kind":"cosine"}`), else as text. A
+    number in a path is an index into a list.
+
+    Raises:
+        ConfigError: the assignment has no `=`, the path does not exist, or the result does not validate.
+    """
+    values = json.loads(config.model_dump_json())
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"override {assignment!r} is not of the form a.b=value")
+        _assign(values, path.strip(), _read(text.strip()))
+    return parse(type(config), values)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(values: Any, path: str, value: Any) -> None:
+    *parents, leaf = path.split(".")
+    node = values
+    for key in parents:
+        node = node[_key(node, key, path)]
+    node[_key(node, leaf, path)] = value
+
+
+def _key(node: Any, key: str, path: str) -> str | int:
+    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        return int(key)
+    if isinstance(node, dict) and key in node:
+        return key
+    known = f"0..{len(node) - 1}" if isinstance(node, list) else ", ".join(node) if isinstance(node, dict) else "none"
+    raise ConfigError(f"override {path!r}: there is no {key!r} here; known: {known}")
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = [
+        f"  {'.'.join(str(part) for part in problem['loc']) or '(whole)'}: {problem['msg']}"
+        f" (given {problem['input']!r:.80})"
+        for problem in error.errors()
+    ]
+    return f"{name} is not valid:\n" + "\n".join(lines)
