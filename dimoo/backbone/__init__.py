@@ -1,0 +1,1 @@
+"""The bidirectional transformer on packed sequences."""

@@ -1,0 +1,55 @@
+"""The backbone's configuration. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from dimoo.core.config import StrictConfig
+
+AttentionKind = Literal["auto", "sdpa", "varlen", "flex", "xformers"]
+Count = Annotated[int, Field(gt=0)]
+
+
+class BackboneConfig(StrictConfig):
+    """The shape of the bidirectional transformer; the released Lumina-DiMOO is 4096/32/32/32/12288/134548."""
+
+    d_model: Count
+    """Width of the residual stream."""
+    layers: Count
+    """Number of blocks."""
+    heads: Count
+    """Query heads; `d_model / heads` is the width of a head and must be even."""
+    kv_heads: Count
+    """Key and value heads, each shared by `heads / kv_heads` query heads."""
+    mlp_hidden: Count
+    """Inner width of the gated MLP."""
+    vocab_size: Count
+    """Rows of the embedding and of the head: the size of the one id space."""
+    rope_theta: float = Field(default=500000.0, gt=1)
+    """Base of the rotary frequencies."""
+    rope_axes: tuple[Count, ...] = Field(default=(1,), min_length=1)
+    """Proportions in which position axes share the rotary pairs of a head: (1,) is plain 1-D, (2, 1, 1) gives
+    half of them to the first axis (time) and a quarter each to rows and columns."""
+    norm_eps: float = Field(default=1e-5, gt=0)
+    """Added to the mean square in RMSNorm."""
+    attention: AttentionKind = "auto"
+    """The packed attention kernel; `auto` takes the fastest that the device and installation have."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.d_model % self.heads or (self.d_model // self.heads) % 2:
+            raise ValueError(
+                f"d_model {self.d_model} over {self.heads} heads gives no even head width; "
+                f"use a multiple of {2 * self.heads}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+        pairs = self.d_model // self.heads // 2
+        if pairs % sum(self.rope_axes):
+            raise ValueError(
+                f"rope_axes {self.rope_axes} must add up to a divisor of the {pairs} rotary pairs of a head"
+            )
+        return self

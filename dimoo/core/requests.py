@@ -1,0 +1,44 @@
+"""What a user can ask for. Pictures are Pillow images; nothing here needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """A picture from words."""
+
+    prompt: str
+    height: int
+    """Pixels; a multiple of the image tokenizer's downsampling."""
+    width: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintRequest:
+    """A picture whose masked region is made anew."""
+
+    image: Image
+    mask: Image
+    """As large as the image; every pixel of at least half brightness is to be made anew."""
+    prompt: str
+    """Describes the whole picture as it should be."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskRequest:
+    """Words about pictures."""
+
+    images: tuple[Image, ...]
+    question: str
+    tokens: int
+    """Tokens planned for the answer, its end included."""
+    seed: int = 0
+
+
+Request = GenerateRequest | InpaintRequest | AskRequest

@@ -1,0 +1,76 @@
+"""Where training examples come from and what is asked of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from dimoo.core.config import StrictConfig
+from dimoo.data.world.config import WorldConfig
+
+
+class Phase(StrictConfig):
+    """A stretch of a curriculum."""
+
+    share: float = Field(gt=0, le=1)
+    """Share of the run's examples."""
+    world: WorldConfig
+
+
+class WorldSourceConfig(StrictConfig):
+    """The built-in world, easy scenes first if the phases say so."""
+
+    kind: Literal["world"] = "world"
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    """In order; their shares sum to 1. The last one is what the model is evaluated on."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
+            raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases)}, not to 1")
+        return self
+
+
+class FolderSourceConfig(StrictConfig):
+    """Pictures in a folder, each with its caption in a text file of the same name."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    size: tuple[int, int]
+    """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
+
+
+class JsonlSourceConfig(StrictConfig):
+    """A JSONL file of captioned or questioned pictures."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: str
+    size: tuple[int, int]
+    """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
+
+
+SourceConfig = Annotated[
+    WorldSourceConfig | FolderSourceConfig | JsonlSourceConfig, Field(discriminator="kind")
+]
+
+
+class MixtureConfig(StrictConfig):
+    """What is asked of an example, by relative weight; an example without a caption or question takes what it can."""
+
+    text_to_image: float = Field(default=0.6, ge=0)
+    question: float = Field(default=0.25, ge=0)
+    caption: float = Field(default=0.15, ge=0)
+    question_tokens: int = Field(default=8, ge=2)
+    """Tokens planned for the answer to a question, its end included."""
+    caption_tokens: int = Field(default=24, ge=2)
+    """Tokens planned for a caption, its end included."""
+    dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of examples whose condition is dropped."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.text_to_image + self.question + self.caption <= 0:
+            raise ValueError("text_to_image, question and caption are all 0; give one of them a weight")
+        return self

@@ -1,0 +1,108 @@
+"""What a data source yields before any tokenizer has seen it, and how picture files are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dimoo.core.errors import DataError
+
+OnBad = Literal["raise", "report"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A picture and what is said about it; any part may be missing."""
+
+    image: NDArray[np.uint8] | None = None
+    """uint8 [height, width, 3], red green blue."""
+    caption: str | None = None
+    qa: tuple[tuple[str, str], ...] = ()
+    """(question, answer) pairs."""
+
+
+class Source(Protocol):
+    """Random access to examples: the same index always gives the same example."""
+
+    @property
+    def size(self) -> int | None:
+        """How many examples there are; None: endless, every index from 0 on is valid."""
+
+    def example(self, index: int) -> Example:
+        """The example at an index.
+
+        Raises:
+            IndexError: the index is negative, or not below `size`.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that cannot be used."""
+
+    where: str
+    """The file, and the line where it has lines."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A picture file as uint8 [height, width, 3], turned upright as its EXIF says.
+
+    Transparent pixels are laid on white, grey and palette pictures become RGB, 16-bit grey is scaled to 8
+    bits; of an animation the first frame is taken.
+
+    Raises:
+        DataError: the file is missing, is no picture, or is damaged; the message says why.
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("I;16"):
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = Image.alpha_composite(
+                    Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")
+                )
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError as error:
+        raise DataError("the image does not exist") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"the image cannot be read: {error}") from error
+
+
+def settle(bad: Sequence[BadRow], *, source: Path, good: int, on_bad: OnBad) -> None:
+    """Raise one error that lists all bad rows, or log it and go on with the good ones.
+
+    Raises:
+        DataError: there are bad rows and `on_bad` is "raise", or there is no good row at all.
+    """
+    listing = "".join(f"\n  {row}" for row in bad)
+    if not good:
+        raise DataError(f"{source} has no usable rows" + (f"; {len(bad)} are bad:{listing}" if bad else ""))
+    if bad and on_bad == "raise":
+        raise DataError(f'{source}: {len(bad)} bad rows (on_bad="report" goes on without them):{listing}')
+    if bad:
+        logger.warning("%s: left out %d bad rows, %d are good:%s", source, len(bad), good, listing)
+
+
+def at(index: int, size: int) -> int:
+    """The index itself.
+
+    Raises:
+        IndexError: it is not in [0, size).
+    """
+    if not 0 <= index < size:
+        raise IndexError(f"index {index} is out of range; the source has {size} examples, from 0")
+    return index

@@ -1,0 +1,75 @@
+"""A folder of pictures with captions beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimoo.core.errors import DataError
+from dimoo.data.example import BadRow, Example, OnBad, at, read_image, settle
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+class FolderSource:
+    """Every picture in a folder and the folders below it, sorted by path.
+
+    The caption of `red_bike.jpg` is the text of `red_bike.txt` beside it; without such a file it is the name
+    itself, with `_` and `-` read as spaces: "red bike". White space in captions is joined to single spaces.
+
+    All pictures are decoded once on opening, so that a damaged one shows up before training, not within.
+    """
+
+    def __init__(self, path: Path | str, *, on_bad: OnBad = "raise") -> None:
+        """Open a folder.
+
+        Args:
+            path: the folder.
+            on_bad: "raise" one error that lists all bad pictures and captions, or "report": log them, keep
+                them in `bad`, and go on without them.
+
+        Raises:
+            DataError: the folder is missing, there are bad rows, or no good ones.
+        """
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise DataError(f"{self.path} is not a folder; give a folder of pictures")
+        pictures = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        rows: list[tuple[Path, str]] = []
+        bad: list[BadRow] = []
+        for picture in pictures:
+            try:
+                read_image(picture)
+                rows.append((picture, _caption(picture)))
+            except DataError as error:
+                bad.append(BadRow(where=str(picture.relative_to(self.path)), reason=str(error)))
+        settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
+        self._rows = tuple(rows)
+        self.bad = tuple(bad)
+
+    @property
+    def size(self) -> int:
+        """How many good pictures there are."""
+        return len(self._rows)
+
+    def example(self, index: int) -> Example:
+        """Picture and caption number `index`.
+
+        Raises:
+            IndexError: the index is out of range.
+            DataError: the picture has changed on disk and can no longer be read.
+        """
+        picture, caption = self._rows[at(index, self.size)]
+        return Example(image=read_image(picture), caption=caption)
+
+
+def _caption(picture: Path) -> str:
+    text_file = picture.with_suffix(".txt")
+    if not text_file.exists():
+        return " ".join(picture.stem.replace("_", " ").replace("-", " ").split())
+    try:
+        caption = " ".join(text_file.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{text_file.name} cannot be read as UTF-8 text: {error}") from error
+    if not caption:
+        raise DataError(f"{text_file.name} is empty; write a caption, or remove it to use the file name")
+    return caption

@@ -1,0 +1,6 @@
+"""The denoising step: canvas and branches packed into one stream, logits at masked positions per branch."""
+
+from dimoo.denoise.denoiser import BackboneDenoiser
+from dimoo.denoise.pack import Branch, Branches
+
+__all__ = ["BackboneDenoiser", "Branch", "Branches"]

@@ -1,0 +1,115 @@
+"""The training objective: mask a pack of documents, predict the masked tokens, sum their negative log-likelihoods.
+
+Axes: N = tokens of the pack, G = target groups, M = masked tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from dimoo.backbone.layout import PackedLayout
+from dimoo.backbone.model import Backbone
+from dimoo.diffusion.corruption import Corruption, shares
+from dimoo.diffusion.loss import LossTerms, LossWeight, MaskedGroups, chunked_nll
+from dimoo.diffusion.schedules import Schedule
+from dimoo.diffusion.times import Times
+from dimoo.tokenizers.packing import Batch
+from dimoo.tokenizers.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Noisy:
+    """A corrupted pack: what the network sees and what it is to predict."""
+
+    batch: Batch
+    ids: Tensor
+    """int64 [N]: the pack with masks."""
+    rows: Tensor
+    """int64 [M]: the masked stream positions."""
+    groups: MaskedGroups
+    """Which group each masked row belongs to, and each group's time, share and size."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loss:
+    """Loss of a pack."""
+
+    terms: LossTerms
+    """Numerator (with gradient) and denominator; add them up over packs and ranks before dividing."""
+    nll: Tensor
+    """float32 [M], detached: the negative log-likelihood of each masked token, in nats."""
+
+    def by_kind(self, noisy: Noisy) -> Mapping[str, Tensor]:
+        """The nll of the masked tokens by kind of target ("image", "text", "padding"), to be logged."""
+        kinds = [target.kind for target in noisy.batch.targets]
+        return {
+            kind: self.nll[_members(kinds, kind, noisy.groups.group)] for kind in dict.fromkeys(kinds)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedObjective:
+    """Masked cross-entropy with pluggable times, schedule, corruption and weights (SPEC section 3).
+
+    u_g ~ times;  m_g = schedule(u_g), 1 for groups of at most `full_up_to` tokens;  mask a share m_g of group g;
+    loss = sum_i weight_i * -log p(x_i | masked pack) / count.
+    """
+
+    vocabulary: Vocabulary
+    schedule: Schedule
+    times: Times
+    corruption: Corruption
+    weight: LossWeight
+    full_up_to: int
+    slice_loss: bool
+    """Softmax over the ids of the target's modality instead of the full vocabulary."""
+    chunk: int
+    """Masked rows whose logits exist at a time."""
+
+    def corrupt(self, batch: Batch, generator: Generator) -> Noisy:
+        """Draw times and masks for a pack; the pack is left as it is."""
+        sizes = batch.sizes()
+        progress = self.times.sample(len(batch.targets), generator)
+        share = shares(self.schedule, progress, sizes, self.full_up_to)
+        corrupted = self.corruption(batch.ids, batch.group, share, self.vocabulary.mask, generator)
+        rows = corrupted.masked.nonzero().squeeze(1)
+        groups = MaskedGroups(group=batch.group[rows], progress=progress, share=share, sizes=sizes)
+        return Noisy(batch=batch, ids=corrupted.ids, rows=rows, groups=groups)
+
+    def count(self, noisy: Noisy) -> int:
+        """The denominator that a pack adds: known before the forward pass, so packs can be summed one by one."""
+        return int(self.weight(torch.zeros(noisy.rows.numel()), noisy.groups).count)
+
+    def loss(self, backbone: Backbone, noisy: Noisy) -> Loss:
+        """Forward a corrupted pack; logits exist only for masked rows, `chunk` at a time."""
+        device = backbone.embedding.weight.device
+        layout = PackedLayout.of(noisy.batch.lengths, device)
+        hidden = backbone(noisy.ids.to(device), layout)
+        groups = noisy.groups.to(device)
+        wanted = noisy.batch.ids[noisy.rows].to(device)
+        rows = noisy.rows.to(device)
+        modalities = [target.modality for target in noisy.batch.targets]
+        order, pieces = [], []
+        for modality in dict.fromkeys(modalities):
+            members = _members(modalities, modality, groups.group).nonzero().squeeze(1)
+            columns = self.vocabulary.columns(modality) if self.slice_loss else (0, self.vocabulary.size)
+            order.append(members)
+            pieces.append(
+                chunked_nll(
+                    hidden[rows[members]],
+                    wanted[members] - columns[0],
+                    lambda piece, columns=columns: backbone.head(piece, slice(*columns)),  # type: ignore[misc]
+                    self.chunk,
+                )
+            )
+        nll = torch.cat(pieces)[torch.cat(order).argsort()]
+        return Loss(terms=self.weight(nll, groups), nll=nll.detach())
+
+
+def _members(names: list[str], name: str, group: Tensor) -> Tensor:
+    """bool [M]: which masked tokens belong to a group of that name."""
+    return torch.tensor([entry == name for entry in names], device=group.device)[group]

@@ -1,0 +1,123 @@
+"""How the predictions under several conditions are folded into one.
+
+Axes: Br = branches in the order of `branches`, M = masked positions, C = columns.
+
+Scales here follow the released model: 0 is no guidance and g = w - 1 for the convention found elsewhere,
+uncond + w (cond - uncond), where 1 is no guidance. Suppress columns (logits of -inf) after guidance, not
+before: the difference of two infinities is not a number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from dimoo.core.errors import ConfigError
+
+
+class Guidance(Protocol):
+    """Folds the branches' logits."""
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches it needs, "condition" first; those of scale 0 are not needed."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits [Br, M, C] -> [M, C].
+
+        Raises:
+            ConfigError: there are not as many branches as `branches` names.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGuidance:
+    """The condition alone."""
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The condition."""
+        return ("condition",)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The only branch."""
+        (condition,) = _split(logits, self.branches)
+        return condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFree:
+    """(1 + g) cond - g uncond, g = `scale` (arXiv 2207.12598).
+
+    Equal to uncond + w (cond - uncond) with w = 1 + g.
+
+    Raises:
+        ConfigError: the scale is not finite.
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale("condition", self.scale)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The condition, and the unconditional branch unless the scale is 0."""
+        return ("condition",) if self.scale == 0.0 else ("condition", "unconditional")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(1 + g) cond - g uncond."""
+        condition, *others = _split(logits, self.branches)
+        if not others:
+            return condition
+        return (1.0 + self.scale) * condition - self.scale * others[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiCondition:
+    """cond + sum_i g_i (cond - without_i): each scale strengthens what its branch leaves out.
+
+    Image-to-image takes ("no_text", 2.5), which keeps the image, and ("no_image", 4.0), which keeps the text.
+    This is not the nested form of InstructPix2Pix, uncond + w_i (image - uncond) + w_t (cond - image).
+
+    Raises:
+        ConfigError: a branch is named twice or is the condition itself, or a scale is not finite.
+    """
+
+    scales: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.scales]
+        if "condition" in names or len(set(names)) < len(names):
+            raise ConfigError(f"guidance branches {names} must be distinct and other than 'condition'")
+        for name, scale in self.scales:
+            _check_scale(name, scale)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The condition, then the branches of scale other than 0 in the order given."""
+        return ("condition", *(name for name, scale in self.scales if scale != 0.0))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """cond + sum_i g_i (cond - without_i)."""
+        condition, *others = _split(logits, self.branches)
+        result = condition
+        for scale, other in zip((scale for _, scale in self.scales if scale != 0.0), others, strict=True):
+            result = result + scale * (condition - other)
+        return result
+
+
+def _check_scale(name: str, scale: float) -> None:
+    if not math.isfinite(scale):
+        raise ConfigError(f"guidance scale {scale} of {name!r} must be a finite number; 0 is no guidance")
+
+
+def _split(logits: Tensor, branches: tuple[str, ...]) -> tuple[Tensor, ...]:
+    if len(logits) != len(branches):
+        raise ConfigError(
+            f"guidance got logits of {len(logits)} branches, it wants {len(branches)}: {branches}"
+        )
+    return logits.unbind(0)

@@ -1,0 +1,36 @@
+"""A job: a request in tokens, how to denoise it, and how to read the answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from dimoo.diffusion.canvas import Plan
+from dimoo.tasks.problem import Problem
+from dimoo.tokenizers.base import Tokenizer
+from dimoo.tokenizers.prompts import Prompts
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """What tasks need of a model to translate requests: no backbone among it."""
+
+    prompts: Prompts
+    image_tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[ResultT]):
+    """One request, ready to be denoised next to any others."""
+
+    problem: Problem
+    plans: Mapping[str, Plan]
+    """How to denoise the targets, by modality."""
+    seed: int
+    read: Callable[[Tensor], ResultT]
+    """The answer's ids, int64 [n] on the CPU -> the result."""

@@ -1,0 +1,1 @@
+"""Images <-> grids of codes: networks, quantizers, the training objective, sizes."""

@@ -1,0 +1,155 @@
+"""The prompt template: the only code that turns a task's words and codes into token ids, for training and sampling.
+
+    <system>S</system><user>P [images]</user>   then   <answer><IMAGE> rows </IMAGE></answer>
+                                                or     <answer> text </answer> pad ... </answer>
+
+Input images stand just before the final `</user>`. The unconditional prompt keeps S and replaces P.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dimoo.core.config import StrictConfig
+from dimoo.core.errors import ConfigError, RequestError
+from dimoo.tokenizers.document import Document, join
+from dimoo.tokenizers.layout import GridLayout
+from dimoo.tokenizers.text import TextTokenizer
+from dimoo.tokenizers.vocabulary import TEXT, Vocabulary
+
+
+class PromptTemplate(StrictConfig):
+    """The words around a request: one system prompt per task family, and the limits that training used."""
+
+    systems: dict[str, str]
+    """System prompt by task family, as {"text_to_image": "Generate an image according to the text prompt."}."""
+    max_prompt_tokens: int = Field(default=1024, ge=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A piece of a modality inside a sequence."""
+
+    modality: str
+    shape: tuple[int, ...]
+    codes: Tensor | None = None
+    """int64 [*shape] (or [*shape, codebooks]); None where all of them are to be made."""
+    keep: Tensor | None = None
+    """bool, shaped as the codes: which of them are known; the others are to be made. None: all are."""
+    codebooks: int = 1
+
+    @classmethod
+    def of(cls, modality: str, codes: Tensor) -> Grid:
+        """A grid whose codes are known, one codebook."""
+        return cls(modality=modality, shape=tuple(codes.shape), codes=codes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Builds contexts (what is given) and answers (what is denoised) with one tokenizer, vocabulary and template."""
+
+    text: TextTokenizer
+    vocabulary: Vocabulary
+    template: PromptTemplate
+
+    def context(self, task: str, prompt: str | None, grids: Sequence[Grid] = ()) -> Document:
+        """Ids of `<system>S</system><user>P [grids]</user>`.
+
+        Args:
+            task: the task family, a key of the template's `systems`.
+            prompt: the user's words; None gives the unconditional prompt.
+            grids: input images (sounds, ...) in order.
+
+        Raises:
+            ConfigError: the template does not know the task.
+            RequestError: the text is longer than the template allows.
+        """
+        words = "<uncondition>" if prompt is None else self.text.defuse(prompt)
+        whole = f"<system>{self._system(task)}</system><user>{words}</user>"
+        ids = self.text.encode(whole)
+        if len(ids) > self.template.max_prompt_tokens:
+            raise RequestError(
+                f"the prompt takes {len(ids)} tokens, more than the {self.template.max_prompt_tokens} that this model"
+                f" takes; shorten {(prompt or '')[:60]!r}..."
+            )
+        pieces = [self._grid(grid, target=False) for grid in grids]
+        return join([Document.given(ids[:-1]), *pieces, Document.given(ids[-1:])])
+
+    def grid_answer(self, grid: Grid) -> Document:
+        """`<answer><IMAGE> rows </IMAGE></answer>`: every code is a target, masked where the codes are None."""
+        start, end = self.vocabulary.answer_start, self.vocabulary.answer_end
+        return join([Document.given([start]), self._grid(grid, target=True), Document.given([end])])
+
+    def text_answer(self, answer: str | None, length: int) -> Document:
+        """`<answer>` + `length` targets + a given `</answer>`.
+
+        With an answer the targets are its tokens and `</answer>` (one group: they share a masking ratio) and then
+        padding (a group of its own); without, they are all masked.
+
+        Raises:
+            RequestError: the answer and its end do not fit in `length`.
+        """
+        vocabulary = self.vocabulary
+        start, end = Document.given([vocabulary.answer_start]), Document.given([vocabulary.answer_end])
+        if answer is None:
+            return join([start, Document.target([vocabulary.mask] * length, TEXT, "text"), end])
+        ids = [*self.text.encode(self.text.defuse(answer)), vocabulary.answer_end]
+        if len(ids) > length:
+            raise RequestError(f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it")
+        body = [Document.target(ids, TEXT, "text")]
+        if len(ids) < length:
+            body.append(Document.target([vocabulary.pad] * (length - len(ids)), TEXT, "padding"))
+        return join([start, *body, end])
+
+    def grid_of_answer(self, grid: Grid, ids: Tensor) -> Tensor:
+        """The codes [*shape] of an image answer, the inverse of `grid_answer`: ids int64 [n].
+
+        Raises:
+            DataError: a position holds no code.
+        """
+        # Two given tokens open the answer (<answer><IMAGE>) and two close it.
+        return self.layout(grid).to_codes(ids[2:-2])
+
+    def read_text(self, ids: Tensor) -> str:
+        """The words of a text answer: everything before its first `</answer>`."""
+        tokens = ids.tolist()
+        if self.vocabulary.answer_end in tokens:
+            tokens = tokens[: tokens.index(self.vocabulary.answer_end)]
+        return self.text.decode([token for token in tokens if token < self.vocabulary.text_size])
+
+    def layout(self, grid: Grid) -> GridLayout:
+        """How a grid lies in the sequence."""
+        entry = self.vocabulary.modality(grid.modality)
+        return GridLayout(
+            grid=grid.shape,
+            start=entry.start,
+            codebook_size=entry.size // grid.codebooks,
+            end_of_line=self.vocabulary.end_of_line,
+            codebooks=grid.codebooks,
+        )
+
+    def _grid(self, grid: Grid, *, target: bool) -> Document:
+        entry, layout = self.vocabulary.modality(grid.modality), self.layout(grid)
+        is_code = layout.is_code()
+        if grid.codes is None:
+            ids = torch.where(is_code, self.vocabulary.mask, self.vocabulary.end_of_line)
+        else:
+            ids = layout.to_sequence(grid.codes)
+            if grid.keep is not None:
+                ids[is_code] = torch.where(grid.keep.flatten().cpu(), ids[is_code], self.vocabulary.mask)
+        body = Document.given(ids)
+        if target:
+            every = Document.target(ids, grid.modality, grid.modality)
+            body = Document(ids=ids, group=torch.where(is_code, every.group, body.group), targets=every.targets)
+        return join([Document.given([entry.opening]), body, Document.given([entry.closing])])
+
+    def _system(self, task: str) -> str:
+        systems: Mapping[str, str] = self.template.systems
+        if task not in systems:
+            raise ConfigError(f"the prompt template has no task {task!r}; known: {', '.join(systems)}")
+        return systems[task]

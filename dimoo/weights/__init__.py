@@ -1,0 +1,1 @@
+"""Published checkpoints to ours and back, as tables of renaming rules."""

@@ -1,0 +1,122 @@
+"""Recipes -> modules ready to train, and trained modules -> exported folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimoo.backbone.build import build_backbone
+from dimoo.backbone.init import initialise
+from dimoo.backbone.model import Backbone
+from dimoo.core.errors import ConfigError
+from dimoo.core.rng import generator
+from dimoo.data.build import build_source
+from dimoo.data.documents import DocumentBuilder
+from dimoo.denoise.objective import MaskedObjective
+from dimoo.diffusion import build as parts
+from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, read_tensors, resolve, save
+from dimoo.tasks.config import ModelConfig
+from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
+from dimoo.tokenizers.image.tokenizer import ImageTokenizer
+from dimoo.tokenizers.prompts import Prompts
+from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
+from dimoo.tokenizers.vocabulary import Vocabulary
+from dimoo.weights.rules import load_exact
+from recipes.config import DiffusionRecipe, TokenizerRecipe
+from recipes.diffusion import DiffusionModule
+from recipes.tokenizer import TokenizerModule
+
+
+def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
+    """Everything that a tokenizer run needs, with fresh weights."""
+    run = recipe.run
+    return TokenizerModule(
+        recipe,
+        tokenizer=build_image_tokenizer(recipe.tokenizer, generator(run.seed, "tokenizer", "weights")),
+        objective=build_objective(recipe.objective, generator(run.seed, "tokenizer", "discriminator")),
+        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
+    )
+
+
+def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
+    """Everything that a diffusion run needs; weights are fresh, or those of `warm_start`.
+
+    Raises:
+        ConfigError: the vocabulary of the tokenizers does not fit the backbone.
+        CheckpointError: a tokenizer or the warm start cannot be read.
+    """
+    run = recipe.run
+    image = ImageTokenizer.load(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
+    text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
+    vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
+    prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
+    return DiffusionModule(
+        recipe,
+        backbone=_backbone(recipe),
+        builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture),
+        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
+        objective=MaskedObjective(
+            vocabulary=vocabulary,
+            schedule=parts.build_schedule(recipe.schedule),
+            times=parts.build_times(recipe.times),
+            corruption=parts.build_corruption(recipe.corruption),
+            weight=parts.build_loss_weight(recipe.loss_weight),
+            full_up_to=recipe.full_up_to,
+            slice_loss=recipe.slice_loss,
+            chunk=recipe.loss_chunk,
+        ),
+    )
+
+
+def make_vocabulary(text: TextTokenizer, image: ImageTokenizer, *, total: int) -> Vocabulary:
+    """The id space of a model of `total` ids: image codes last, text ids before them.
+
+    Raises:
+        ConfigError: the text tokenizer does not fit below the image codes.
+    """
+    text_size = total - image.codebook_size
+    if text_size < text.size:
+        raise ConfigError(
+            f"backbone.vocab_size is {total}, but {text.size} text ids and {image.codebook_size} image codes need"
+            f" {text.size + image.codebook_size}; set it to at least that"
+        )
+    named = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
+    opening, closing = named.pop("image_start"), named.pop("image_end")
+    return Vocabulary(text_size=text_size, **named).with_modality(
+        image.modality, image.codebook_size, opening=opening, closing=closing
+    )
+
+
+def model_of(module: DiffusionModule) -> Dimoo:
+    """The model that a diffusion module trains, as users will load it."""
+    recipe, builder = module.recipe, module.builder
+    config = ModelConfig(
+        name=recipe.run.name,
+        backbone=recipe.backbone,
+        vocabulary=builder.prompts.vocabulary,
+        template=recipe.template,
+        answer_tokens=recipe.mixture.question_tokens,
+        caption_tokens=recipe.mixture.caption_tokens,
+    )
+    return Dimoo(
+        config,
+        backbone=module.backbone,
+        text_tokenizer=builder.prompts.text,
+        image_tokenizer=builder.image_tokenizer,
+    )
+
+
+def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
+    """Write what was trained to a folder that `dimoo` loads."""
+    if isinstance(module, TokenizerModule):
+        module.tokenizer.save(folder)
+    else:
+        save(model_of(module), folder)
+
+
+def _backbone(recipe: DiffusionRecipe) -> Backbone:
+    backbone = build_backbone(recipe.backbone)
+    if recipe.warm_start is None:
+        return initialise(backbone, generator(recipe.run.seed, "train", "weights"))
+    load_exact(backbone, read_tensors(resolve(recipe.warm_start) / WEIGHTS))
+    return backbone

@@ -1,0 +1,95 @@
+"""What a recipe says, as strict configs free of torch and lightning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dimoo.backbone.config import BackboneConfig
+from dimoo.core.config import StrictConfig
+from dimoo.data.config import MixtureConfig, SourceConfig
+from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
+from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
+from dimoo.tokenizers.prompts import PromptTemplate
+
+
+class OptimizerConfig(StrictConfig):
+    """AdamW with warm-up, a constant rate, and a linear decay at the end (warm-up, stable, decay)."""
+
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    warmup_steps: int = Field(default=100, ge=0)
+    decay_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of all steps, at the end, over which the rate falls to a tenth."""
+
+
+class RunConfig(StrictConfig):
+    """Length, bookkeeping and precision of a run."""
+
+    name: str = Field(min_length=1)
+    """Folder of the run inside `folder`."""
+    folder: str = "runs"
+    seed: int = 0
+    steps: int = Field(gt=0)
+    """Optimiser steps in all."""
+    batch_size: int = Field(gt=0)
+    """Examples per optimiser step."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 = autocast with fp32 master weights; auto takes it where the hardware multiplies bf16 fast."""
+    log_every: int = Field(default=20, ge=1)
+    """Steps between log lines."""
+    save_every: int = Field(default=250, ge=1)
+    """Steps between checkpoints."""
+    sample_every: int = Field(default=500, ge=1)
+    """Steps between pictures and validation scores."""
+
+
+class _Recipe(StrictConfig):
+    run: RunConfig
+    optimizer: OptimizerConfig
+    source: SourceConfig
+
+
+class TokenizerRecipe(_Recipe):
+    """Train an image tokenizer from scratch."""
+
+    kind: Literal["tokenizer"] = "tokenizer"
+    tokenizer: ImageTokenizerConfig
+    objective: ObjectiveConfig
+    discriminator_lr: float = Field(default=1e-4, gt=0)
+
+
+class DiffusionRecipe(_Recipe):
+    """Train the masked diffusion transformer on tokens of every modality."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    image_tokenizer: str
+    """A folder that a tokenizer recipe exported, or "mini" for the bundled one."""
+    text_tokenizer: str = "mini"
+    """A `tokenizer.json`, or "mini"."""
+    template: PromptTemplate
+    backbone: BackboneConfig
+    mixture: MixtureConfig
+    schedule: ScheduleConfig
+    times: TimesConfig
+    corruption: CorruptionConfig
+    loss_weight: LossWeightConfig
+    full_up_to: int = Field(default=5, ge=0)
+    """Targets of at most this many tokens are masked entirely (SPEC section 3)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Packs that an optimiser step's examples are split into; the loss is that of one big pack."""
+    slice_loss: bool = False
+    """Softmax over the ids of the position's modality only; False is the paper's full vocabulary."""
+    loss_chunk: int = Field(default=4096, ge=1)
+    """Masked rows whose logits exist at one time."""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are validated and exported."""
+    warm_start: str | None = None
+    """A checkpoint folder of the same shape whose weights are taken over."""
+
+
+Recipe = Annotated[TokenizerRecipe | DiffusionRecipe, Field(discriminator="kind")]

@@ -1,0 +1,25 @@
+"""All recipes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dimoo.core.errors import ConfigError
+from recipes import world
+from recipes.config import Recipe
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "world_tokenizer": world.world_tokenizer,
+    "world_base": world.world_base,
+}
+
+
+def get(name: str) -> Recipe:
+    """A recipe's full config.
+
+    Raises:
+        ConfigError: there is no recipe of that name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()

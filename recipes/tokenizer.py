@@ -1,0 +1,133 @@
+"""Training an image tokenizer with Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dimoo.core.errors import DataError, TrainingError
+from dimoo.core.rng import generator
+from dimoo.data.example import Source
+from dimoo.tokenizers.image.objective import TokenizerObjective
+from dimoo.tokenizers.image.tokenizer import ImageTokenizer
+from recipes.config import TokenizerRecipe
+from recipes.optimizer import adamw, rate
+from recipes.steps import step_loader
+
+FIT_PICTURES = 256
+"""Pictures that the codebook is fitted to before the first step."""
+
+
+class TokenizerModule(L.LightningModule):
+    """Per step: pictures of one size -> reconstruct -> losses -> update network, codebook and discriminator."""
+
+    def __init__(
+        self,
+        recipe: TokenizerRecipe,
+        *,
+        tokenizer: ImageTokenizer,
+        objective: TokenizerObjective,
+        source: Source,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # two optimisers
+        self.recipe, self.tokenizer, self._source = recipe, tokenizer, source
+        self.objective = objective
+        self.adversary = torch.nn.ParameterList(objective.adversary.parameters())
+        self.steps_done = 0
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One for the tokenizer, one for the discriminator where there is one."""
+        optimizers: list[torch.optim.Optimizer] = [adamw([self.tokenizer], self.recipe.optimizer)]
+        if len(self.adversary):
+            optimizers.append(torch.optim.AdamW(self.adversary, lr=self.recipe.discriminator_lr, betas=(0.5, 0.9)))
+        return optimizers
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Ticks; `pictures` makes the data."""
+        return step_loader()
+
+    def pictures(self, first: int, count: int) -> list[Tensor]:
+        """Pictures `first` .. `first + count - 1` of the source, one batch [B, 3, H, W] per size."""
+        by_shape: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
+        for index in range(first, first + count):
+            image = self._source.example(index).image
+            if image is None:
+                raise DataError(f"example {index} has no picture to train a tokenizer on")
+            by_shape.setdefault(image.shape, []).append(image)
+        return [
+            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().to(self.device) / 255
+            for images in by_shape.values()
+        ]
+
+    def on_train_start(self) -> None:
+        """Fit the codebook to the untrained encoder's latents, in a fresh run."""
+        if self.steps_done == 0:
+            batches = self.pictures(0, FIT_PICTURES)
+            with torch.no_grad():
+                latents = [self.tokenizer.network.encode(batch).flatten(2) for batch in batches]
+            rows = torch.cat([part.transpose(1, 2).reshape(-1, part.shape[1]) for part in latents])
+            self.tokenizer.quantizer.initialise(rows.T[None, :, None, :].contiguous(), self._generator("fit"))
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        """One step over the pictures of this step number.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        del batch, batch_idx
+        run, step = self.recipe.run, self.steps_done
+        optimizers = self.optimizers()
+        first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
+        for group in first.param_groups:
+            group["lr"] = self.recipe.optimizer.lr * rate(self.recipe.optimizer, step, run.steps)
+        batches = self.pictures(step * run.batch_size, run.batch_size)
+        latents, codes, parts = [], [], dict[str, float]()
+        for pixels in batches:
+            share = len(pixels) / run.batch_size
+            made = self.tokenizer(pixels)
+            losses = self.objective.generator_losses(
+                made, pixels, step=step, last_weight=self.tokenizer.network.last_weight
+            )
+            self.manual_backward(losses.total * share)
+            critic = self.objective.discriminator_losses(made, pixels, step=step)
+            if critic.parts:
+                self.manual_backward(critic.total * share)
+            for name, part in {**losses.parts, **critic.parts}.items():
+                parts[name] = parts.get(name, 0.0) + float(part.detach()) * share
+            latents.append(made.latents.detach().flatten(2).transpose(1, 2).flatten(0, 1))
+            codes.append(made.quantized.codes.flatten())
+        if not all(np.isfinite(value) for value in parts.values()):
+            raise TrainingError(
+                f"a loss is not finite at step {step}: {parts}; lower optimizer.lr (now {self.recipe.optimizer.lr})"
+                " and resume from the last checkpoint"
+            )
+        torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.recipe.optimizer.clip)
+        first.step()
+        first.zero_grad()
+        for other in others:
+            other.optimizer.step()  # past Lightning's wrapper, so that global_step counts one per step
+            other.optimizer.zero_grad()
+        rows, flat = torch.cat(latents), torch.cat(codes)
+        revived = self.tokenizer.quantizer.update(
+            rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
+        )
+        self.steps_done += 1
+        used = float(flat.unique().numel())
+        self.log_dict({**parts, "codes_in_batch": used, "revived": float(revived), "pictures": float(run.batch_size)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the position in the data."""
+        checkpoint["steps_done"] = self.steps_done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was."""
+        self.steps_done = checkpoint["steps_done"]
+
+    def _generator(self, *names: str | int) -> torch.Generator:
+        return generator(self.recipe.run.seed, "tokenizer", *names, device=self.device)

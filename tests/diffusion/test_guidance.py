@@ -1,0 +1,46 @@
+import math
+
+import pytest
+import torch
+
+from dimoo.core.errors import ConfigError
+from dimoo.core.rng import generator
+from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance
+
+LOGITS = torch.randn(3, 4, 5, generator=generator(0))
+
+
+def test_formulas():
+    c, u, v = LOGITS
+    assert torch.equal(NoGuidance()(LOGITS[:1]), c)
+    torch.testing.assert_close(ClassifierFree(scale=4.0)(LOGITS[:2]), 5 * c - 4 * u)
+    torch.testing.assert_close(ClassifierFree(scale=4.0)(LOGITS[:2]), u + 5 * (c - u), rtol=1e-5, atol=1e-5)
+    both = MultiCondition(scales=(("no_text", 2.5), ("no_image", 4.0)))
+    assert both.branches == ("condition", "no_text", "no_image")
+    torch.testing.assert_close(both(LOGITS), c + 2.5 * (c - u) + 4.0 * (c - v))
+
+
+def test_zero_scales_need_no_branch():
+    assert ClassifierFree(scale=0.0).branches == ("condition",)
+    half = MultiCondition(scales=(("no_text", 0.0), ("no_image", 4.0)))
+    assert half.branches == ("condition", "no_image")
+    c, _, v = LOGITS
+    torch.testing.assert_close(half(LOGITS[[0, 2]]), c + 4.0 * (c - v))
+
+
+@pytest.mark.parametrize(
+    "guidance", [NoGuidance(), ClassifierFree(scale=1.0), MultiCondition(scales=(("a", 1.0),))]
+)
+def test_wrong_number_of_branches(guidance):
+    with pytest.raises(ConfigError, match="3 branches, it wants"):
+        guidance(LOGITS)
+
+
+def test_bad_settings():
+    with pytest.raises(ConfigError, match="finite"):
+        ClassifierFree(scale=math.inf)
+    with pytest.raises(ConfigError, match="finite"):
+        MultiCondition(scales=(("a", math.nan),))
+    for names in (("condition",), ("a", "a")):
+        with pytest.raises(ConfigError, match="distinct"):
+            MultiCondition(scales=tuple((name, 1.0) for name in names))

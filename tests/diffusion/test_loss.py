@@ -1,0 +1,110 @@
+import weakref
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dimoo.core.errors import ConfigError
+from dimoo.core.rng import generator
+from dimoo.diffusion.corruption import Bernoulli
+from dimoo.diffusion.loss import InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight, chunked_nll
+from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power
+
+GROUPS = MaskedGroups(
+    group=torch.tensor([0, 0, 1]),
+    progress=torch.tensor([0.5, 0.8]),
+    share=torch.tensor([0.5, 0.2]),
+    sizes=torch.tensor([4, 5]),
+)
+NLL = torch.tensor([1.0, 2.0, 3.0])
+
+
+def test_each_weight_by_hand():
+    mean = MeanOverMasked()(NLL, GROUPS)
+    assert (mean.total.item(), mean.count.item()) == (6.0, 3)
+    bound = InverseShare()(NLL, GROUPS)
+    assert bound.total.item() == pytest.approx(3 / 0.5 + 3 / 0.2)
+    assert bound.count.item() == 9
+    assert InverseShare(least_share=0.5)(NLL, GROUPS).total.item() == pytest.approx(12.0)
+    square = ScheduleWeight(schedule=Power(exponent=2.0))(NLL, GROUPS)
+    assert square.total.item() == pytest.approx(3 * 1.0 / 0.5 + 3 * 1.6 / 0.2)
+    assert ScheduleWeight(schedule=Linear())(NLL, GROUPS).total.item() == pytest.approx(bound.total.item())
+
+
+def test_nothing_masked_is_a_zero_loss():
+    none = MaskedGroups(
+        group=torch.zeros(0, dtype=torch.int64),
+        progress=torch.zeros(0),
+        share=torch.zeros(0),
+        sizes=torch.zeros(0, dtype=torch.int64),
+    )
+    for weight in (MeanOverMasked(), InverseShare(), ScheduleWeight(schedule=Cosine())):
+        assert weight(torch.zeros(0), none).mean().item() == 0.0
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Power(exponent=2.0), Arccos()])
+def test_the_bound_does_not_depend_on_the_schedule(schedule):
+    """For a loss of the share alone, nll = 2 m, every schedule must give the integral of 2 m: 1."""
+    count, size = 4000, 50
+    progress = (torch.arange(count) + 0.5) / count
+    share = schedule.share(progress)
+    group = torch.arange(count).repeat_interleave(size)
+    masked = Bernoulli()(torch.zeros_like(group), group, share, 1, generator(0)).masked
+    owner = group[masked]
+    groups = MaskedGroups(group=owner, progress=progress, share=share, sizes=torch.full((count,), size))
+    assert ScheduleWeight(schedule=schedule)(2 * share[owner], groups).mean().item() == pytest.approx(
+        1.0, abs=0.02
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_bad_least_share(share):
+    with pytest.raises(ConfigError, match="least_share"):
+        InverseShare(least_share=share)
+    with pytest.raises(ConfigError, match="least_share"):
+        ScheduleWeight(schedule=Cosine(), least_share=share)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 11])
+def test_chunked_equals_plain_with_gradients(rows):
+    rng = generator(0)
+    hidden = torch.randn(rows, 6, generator=rng, requires_grad=True)
+    weight = torch.randn(9, 6, generator=rng, requires_grad=True)
+    targets = torch.randint(9, (rows,), generator=rng)
+    scale = torch.randn(rows, generator=rng)
+    plain = functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    wanted = torch.autograd.grad((plain * scale).sum(), (hidden, weight))
+    nll = chunked_nll(hidden, targets, lambda h: h @ weight.T, 4)
+    assert nll.dtype == torch.float32
+    torch.testing.assert_close(nll, plain)
+    for got, want in zip(torch.autograd.grad((nll * scale).sum(), (hidden, weight)), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_never_more_than_a_chunk_of_logits_alive():
+    live: list[weakref.ref] = []
+    peak = 0
+
+    def head(rows):
+        nonlocal peak
+        logits = rows @ torch.ones(3, 7)
+        live.append(weakref.ref(logits))
+        peak = max(peak, sum(len(tensor) for ref in live if (tensor := ref()) is not None))
+        return logits
+
+    hidden = torch.randn(20, 3, generator=generator(0), requires_grad=True)
+    nll = chunked_nll(hidden, torch.zeros(20, dtype=torch.int64), head, 4)
+    assert not any(ref() is not None for ref in live)  # forward keeps none
+    nll.sum().backward()
+    assert len(live) == 10  # each chunk once forward, once again in backward
+    assert peak == 4
+
+
+def test_low_precision_heads_are_summed_in_float32():
+    hidden = torch.randn(3, 4, generator=generator(0)).bfloat16()
+    assert chunked_nll(hidden, torch.tensor([0, 1, 2]), lambda h: h, 2).dtype == torch.float32
+
+
+def test_chunk_must_be_positive():
+    with pytest.raises(ConfigError, match="chunk 0"):
+        chunked_nll(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), lambda h: h, 0)
