@@ -17,6 +17,7 @@ from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, read_tensors, resol
 from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
+from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
@@ -46,7 +47,7 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
-    image = ImageTokenizer.load(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
+    image = load_image_tokenizer(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
     text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
     vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
@@ -109,7 +110,7 @@ def model_of(module: DiffusionModule) -> Dimoo:
 def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
     """Write what was trained to a folder that `dimoo` loads."""
     if isinstance(module, TokenizerModule):
-        module.tokenizer.save(folder)
+        save_image_tokenizer(module.tokenizer, folder)
     else:
         save(model_of(module), folder)
 

@@ -17,7 +17,7 @@ from dimoo.core.requests import AskRequest, GenerateRequest
 from dimoo.data.build import build_source
 from dimoo.data.example import Example, Source
 from dimoo.evaluation.grids import captioned_grid
-from dimoo.tokenizers.image.resize import to_image
+from dimoo.tokenizers.image.resize import to_images
 from recipes.assemble import model_of
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
 from recipes.diffusion import DiffusionModule
@@ -72,8 +72,7 @@ def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> Ima
         pixels = torch.from_numpy(example.image).permute(2, 0, 1).float()[None].to(module.device) / 255
         made = module.tokenizer.decode(module.tokenizer.encode(pixels))
         values.append(peak_signal_noise_ratio(made, pixels, data_range=1.0))
-        both = torch.cat([pixels, made], dim=2)[0]
-        pairs.append(to_image(both))
+        pairs += to_images(torch.cat([pixels, made], dim=2))
         notes.append(f"{float(values[-1]):.1f} dB")
     module.log("psnr", torch.stack(values).mean())
     return captioned_grid(pairs, notes, columns=6)

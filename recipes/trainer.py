@@ -55,7 +55,7 @@ def make_trainer(run: RunConfig, *, callbacks: Sequence[L.Callback] = (), dry: b
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         max_steps=-1,
-        max_epochs=-1,
+        max_epochs=1,
         limit_train_batches=steps,
         accelerator="auto",
         devices=1,

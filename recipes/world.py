@@ -53,12 +53,12 @@ def world_tokenizer() -> TokenizerRecipe:
     """
     crowded = mini_world().model_copy(update={"object_counts": (0.25, 0.3, 0.25, 0.2)})
     return TokenizerRecipe(
-        run=RunConfig(name="world_tokenizer", steps=3000, batch_size=32, sample_every=500),
+        run=RunConfig(name="world_tokenizer", steps=2000, batch_size=32, sample_every=250),
         optimizer=OptimizerConfig(lr=2e-3, weight_decay=1e-4, decay_share=0.4),
         source=WorldSourceConfig(phases=(Phase(share=1.0, world=crowded),)),
         tokenizer=ImageTokenizerConfig(
             network=PatchNetworkConfig(patch=8, width=160, encoder_blocks=2, decoder_blocks=3),
-            quantizer=VectorQuantizerConfig(size=CODES, dim=32),
+            quantizer=VectorQuantizerConfig(size=CODES, dim=16),
         ),
         objective=ObjectiveConfig(l1=1.0, l2=4.0, gradient=0.5),
     )

@@ -38,9 +38,8 @@ class StopAtToken:
 
     def __call__(self, ids: Tensor, progress: Progress) -> bool:
         """Whether the token stands at the end of a finished beginning."""
-        found = (ids == self.token) & progress.initial & ~progress.masked
-        # A running count of masks of 0 means: no mask up to here.
-        return bool((found & (progress.masked.cumsum(dim=-1) == 0)).any())
+        no_mask_up_to_here = progress.masked.cumsum(dim=-1) == 0
+        return bool(((ids == self.token) & progress.initial & no_mask_up_to_here).any())
 
 
 @dataclass(frozen=True, kw_only=True)

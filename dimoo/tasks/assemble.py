@@ -19,6 +19,7 @@ from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError, ConfigError
 from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.text import TextTokenizer
 from dimoo.weights.rules import load_exact
@@ -62,7 +63,7 @@ def load(
             f"the vocabulary in {folder / CONFIG} has {config.vocabulary.size} ids, the backbone"
             f" {config.backbone.vocab_size}; they must agree"
         )
-    image_tokenizer = ImageTokenizer.load(folder / IMAGE).to(device).eval()
+    image_tokenizer = load_image_tokenizer(folder / IMAGE).to(device).eval()
     codes = config.vocabulary.modality(image_tokenizer.modality).size
     if codes != image_tokenizer.codebook_size:
         raise CheckpointError(
@@ -90,7 +91,7 @@ def save(model: Dimoo, folder: Path, *, dtype: torch.dtype = torch.bfloat16, car
     tokenizer = model.kit.image_tokenizer
     if not isinstance(tokenizer, ImageTokenizer):
         raise CheckpointError(f"do not know how to save an image tokenizer of type {type(tokenizer).__name__}")
-    tokenizer.save(folder / IMAGE)
+    save_image_tokenizer(tokenizer, folder / IMAGE)
     if card:
         (folder / "README.md").write_text(card, encoding="utf-8")
 

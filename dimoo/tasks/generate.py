@@ -10,7 +10,7 @@ from dimoo.tasks.config import ImageSettings
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import image_plan
 from dimoo.tasks.problems import text_to_image
-from dimoo.tokenizers.image.resize import to_image
+from dimoo.tokenizers.image.resize import to_images
 from dimoo.tokenizers.prompts import Grid
 
 
@@ -27,12 +27,11 @@ def generate(kit: Kit, request: GenerateRequest, settings: ImageSettings) -> Job
         problem=text_to_image(kit.prompts, request.prompt, grid),
         plans={tokenizer.modality: image_plan(settings)},
         seed=request.seed,
-        read=lambda ids: to_image(decode_answer(kit, grid, ids)),
+        read=lambda ids: decode_answer(kit, grid, ids),
     )
 
 
-def decode_answer(kit: Kit, grid: Grid, ids: Tensor) -> Tensor:
-    """The pixels, float [3, H, W] in [0, 1], of an image answer's ids [n]."""
-    tokens = kit.prompts.grid_of_answer(grid, ids)
-    pixels: Tensor = kit.image_tokenizer.decode(tokens.unsqueeze(0))[0]
-    return pixels
+def decode_answer(kit: Kit, grid: Grid, ids: Tensor) -> Image:
+    """The picture of an image answer's ids, int64 [n] on the CPU."""
+    codes = kit.prompts.grid_of_answer(grid, ids)
+    return to_images(kit.image_tokenizer.decode(codes[None].to(kit.device)))[0]

@@ -15,7 +15,7 @@ from dimoo.tasks.generate import decode_answer
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import image_plan
 from dimoo.tasks.problems import text_to_image
-from dimoo.tokenizers.image.resize import to_image, to_tensor
+from dimoo.tokenizers.image.resize import as_rgb
 from dimoo.tokenizers.prompts import Grid
 
 
@@ -25,7 +25,7 @@ def inpaint(kit: Kit, request: InpaintRequest, settings: ImageSettings) -> Job[I
     Raises:
         RequestError: the mask is of another size or empty, the size is off the grid, or the prompt is too long.
     """
-    tokenizer, image = kit.image_tokenizer, request.image
+    tokenizer, image = kit.image_tokenizer, as_rgb(request.image)
     if request.mask.size != image.size:
         raise RequestError(
             f"the mask is {_size(request.mask)} but the image is {_size(image)}; make the mask as large as the image"
@@ -34,15 +34,13 @@ def inpaint(kit: Kit, request: InpaintRequest, settings: ImageSettings) -> Job[I
     region = torch.from_numpy(np.array(request.mask.convert("L"))) >= 128
     if not bool(region.any()):
         raise RequestError("the mask selects no pixel; paint what is to be made anew in white")
-    pixels = to_tensor(image)
+    codes = kit.encode(image)
     remade = max_pool2d(region[None].float(), tokenizer.downsampling, tokenizer.downsampling)[0] > 0  # type: ignore[arg-type]
-    codes = tokenizer.encode(pixels.unsqueeze(0))[0]
     grid = Grid(modality=tokenizer.modality, shape=shape, codes=codes, keep=~remade)
 
     def read(ids: Tensor) -> Image.Image:
-        made = decode_answer(kit, grid, ids)
         # Decoding changes pixels near the seam, so the originals go back outside the mask.
-        return Image.composite(to_image(made), image.convert("RGB"), Image.fromarray(region.numpy()))
+        return Image.composite(decode_answer(kit, grid, ids), image, Image.fromarray(region.numpy()))
 
     return Job(
         problem=text_to_image(kit.prompts, request.prompt, grid),

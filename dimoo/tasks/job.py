@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from dimoo.diffusion.canvas import Plan
 from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.base import Tokenizer
+from dimoo.tokenizers.image.resize import to_pixels
 from dimoo.tokenizers.prompts import Prompts
 
 ResultT = TypeVar("ResultT")
@@ -22,6 +25,17 @@ class Kit:
 
     prompts: Prompts
     image_tokenizer: Tokenizer
+    device: torch.device
+    """Where the image tokenizer computes."""
+
+    def encode(self, image: Image) -> Tensor:
+        """The codes of a picture, int64 [h, w] on the CPU.
+
+        Raises:
+            RequestError: the picture's size is off the tokenizer's grid.
+        """
+        self.image_tokenizer.grid_for((image.height, image.width))
+        return self.image_tokenizer.encode(to_pixels([image]).to(self.device))[0].cpu()
 
 
 @dataclass(frozen=True, kw_only=True)

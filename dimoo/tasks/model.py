@@ -36,7 +36,9 @@ class Dimoo:
         self.config = config
         self.backbone = backbone.eval()
         self.prompts = Prompts(text=text_tokenizer, vocabulary=config.vocabulary, template=config.template)
-        self.kit = Kit(prompts=self.prompts, image_tokenizer=image_tokenizer)
+        self.kit = Kit(
+            prompts=self.prompts, image_tokenizer=image_tokenizer, device=backbone.embedding.weight.device
+        )
 
     def generate(
         self,

@@ -10,7 +10,7 @@ from dimoo.tasks.config import TextSettings
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import text_plan
 from dimoo.tasks.problems import understanding
-from dimoo.tokenizers.image.resize import to_tensor
+from dimoo.tokenizers.image.resize import as_rgb
 from dimoo.tokenizers.prompts import Grid
 from dimoo.tokenizers.vocabulary import TEXT
 
@@ -25,11 +25,8 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings) -> Job[str]:
         raise RequestError("a question needs at least one image")
     if not request.question.strip():
         raise RequestError("the question is empty; say what you want to know")
-    tokenizer = kit.image_tokenizer
-    grids = []
-    for image in request.images:
-        tokenizer.grid_for((image.height, image.width))
-        grids.append(Grid.of(tokenizer.modality, tokenizer.encode(to_tensor(image).unsqueeze(0))[0]))
+    modality = kit.image_tokenizer.modality
+    grids = [Grid.of(modality, kit.encode(as_rgb(image))) for image in request.images]
 
     def read(ids: Tensor) -> str:
         return kit.prompts.read_text(ids[1:])  # after the given <answer>

@@ -141,12 +141,13 @@ def _to_config(theirs: DiffusersVQConfig) -> ImageTokenizerConfig:
 
 
 def _from_config(network: AmusedNetworkConfig, quantizer: VectorQuantizerConfig) -> DiffusersVQConfig:
-    down: tuple[DownBlock, ...] = ("DownEncoderBlock2D",) * len(network.channels)
-    up: tuple[UpBlock, ...] = ("UpDecoderBlock2D",) * len(network.channels)
+    down: DownBlock = "DownEncoderBlock2D"
+    up: UpBlock = "UpDecoderBlock2D"
+    stages = len(network.channels)
     return DiffusersVQConfig(
         block_out_channels=network.channels,
-        down_block_types=down,
-        up_block_types=up,
+        down_block_types=(down,) * stages,
+        up_block_types=(up,) * stages,
         latent_channels=network.latent_channels,
         layers_per_block=network.blocks,
         mid_block_add_attention=False,

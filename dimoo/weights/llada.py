@@ -63,8 +63,8 @@ def config_from_llada(values: Mapping[str, Any]) -> BackboneConfig:
     """Translate a checkpoint's config.json.
 
     As in the released code, the tables have `embedding_size` rows where that is given, else `vocab_size`, and
-    there are `n_kv_heads` where that is given, else one or all by `multi_query_attention`. Keys
-    that do not change the computation (dropouts, initial values, file metadata) are not read.
+    there are `n_kv_heads` where that is given, else one or all by `multi_query_attention`. Keys that do not
+    change the computation (dropouts, initial values, file metadata) are not read.
 
     Raises:
         CheckpointError: lists every missing key and every value that our backbone does not compute.

@@ -120,6 +120,7 @@ def test_sdpa_on_cpu_computes_half_precision_in_fp32(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("on_cpu")
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_flex_equals_naive(monkeypatch: pytest.MonkeyPatch, kv_heads: int) -> None:
     from torch.nn.attention.flex_attention import flex_attention
@@ -142,7 +143,7 @@ def test_varlen_hands_over_bounds_and_longest(monkeypatch: pytest.MonkeyPatch, k
 
     def kernel(
         query: Tensor, key: Tensor, value: Tensor, q_bounds: Tensor, k_bounds: Tensor, longest_q: int,
-        longest_k: int, *, enable_gqa: bool,
+        longest_k: int, *, enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
         q_lengths, k_lengths = (
             tuple(b - a for a, b in pairwise(bounds.tolist())) for bounds in (q_bounds, k_bounds)

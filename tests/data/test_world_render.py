@@ -70,6 +70,12 @@ def test_every_noun_is_drawn_in_its_cell_and_centred() -> None:
         assert abs(columns.min() - (95 - columns.max())) <= 2, noun
 
 
+def test_no_sprite_hides_the_background() -> None:
+    for noun in names():
+        for size in (16, 24, 32, 48):
+            assert (sprite(noun, size)[..., 3] == 0).mean() > 0.05, (noun, size)
+
+
 def test_the_first_nouns_can_be_told_apart_when_small() -> None:
     """At 12 px, so that blur is included; half the distance from an apple to a heart would fail."""
     small = {noun: sprite(noun, 12).astype(float) for noun in names(32)}

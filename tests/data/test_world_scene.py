@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from world_oracle import background
 
 from dimoo.core.config import override, parse
 from dimoo.core.errors import ConfigError
@@ -64,6 +65,7 @@ def test_objects_lie_inside_on_the_grid_and_apart(config: WorldConfig, seed: int
         covered[rows, columns] += 1
     assert (covered == 1).all()
     assert scene.background.edge % config.align == 0
+    assert background(scene) == " and ".join(scene.background.colors)  # no colour is hidden by the objects
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,6 +112,19 @@ def test_weights_are_shares_of_what_is_drawn() -> None:
     assert abs(np.mean([len(scene.background.colors) == 2 for scene in anything]) - 0.3) < 0.04
     single = [scene.entities[0] for scene in anything if len(scene.entities) == 1]
     assert abs(np.mean([entity.size_name == "big" for entity in single]) - 0.25) < 0.08
+
+
+def test_no_second_colour_where_objects_would_hide_it() -> None:
+    full = WorldConfig(canvases=((32, 32), (64, 64)), align=16, big_share=1.0, two_tone=1.0)
+    for i in range(100):
+        rng = np.random.default_rng(i)
+        covered = sample_scene(full, rng, "any", canvas=(32, 32))
+        assert covered.entities[0].size_px == 32
+        assert len(covered.background.colors) == 1
+        crowded = sample_scene(full, rng, "any", canvas=(64, 64), objects=4)
+        assert len(crowded.background.colors) == 1
+        sparse = sample_scene(full, rng, "any", canvas=(64, 64), objects=1)
+        assert len(sparse.background.colors) == 2
 
 
 def box(noun: str, x: int, y: int, size: int = 24) -> Entity:
@@ -253,7 +268,7 @@ def test_a_split_without_scenes_is_refused() -> None:
         sample_scene(WorldConfig(holdout=0.0), rng, "heldout")
     lonely = WorldConfig(nouns=1, colors=("white",), two_tone=0.0, repeat_share=1.0)
     assert held_out_color("apple", "white", lonely.holdout)
-    with pytest.raises(ConfigError, match=r"no scene of split 'train'.*use more nouns or colors"):
+    with pytest.raises(ConfigError, match=r"no scene of split 'train'.*use more nouns"):
         sample_scene(lonely, rng, "train")
     with pytest.raises(ConfigError, match=r"canvas \(32, 32\) is not one of"):
         sample_scene(WorldConfig(), rng, canvas=(32, 32))

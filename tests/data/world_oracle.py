@@ -69,10 +69,10 @@ def check_caption(text: str, scene: Scene) -> set[str]:
             assert len(alike) == 1, text
             assert in_place(alike[0], scene, thing["place"]), text
             spoken.add("place")
-    for joint, (a, b) in zip(joints, pairwise(named), strict=True):
-        if joint != "and":
+    for words, (a, b) in zip(joints, pairwise(named), strict=True):
+        if words != "and":
             (first,), (second,) = ([e for e in scene.entities if e.noun == noun] for noun in (a, b))
-            assert stands(first, joint, second), text
+            assert stands(first, words, second), text
             spoken.add("relation")
     if scene.entities and len(scene.counts()) < len(scene.entities):
         spoken.add("count")

@@ -32,7 +32,7 @@ def test_remaining_equals_the_released_float32_count():
 
 
 def test_the_float32_contract_matters():
-    """At u = 2/3 float64 falls on the other side of the integer for some totals; float32 is what is pinned."""
+    """At u = 2/3 float64 falls on the other side of the integer for some totals."""
     differing = [
         total
         for total in range(2, 200, 2)

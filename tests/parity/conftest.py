@@ -20,6 +20,9 @@ from dimoo.weights.rules import load_exact, to_ours
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption("--golden")
+    if not (folder / "cases.json").is_file():
+        raise pytest.UsageError(f"--golden {folder}: there is no cases.json; give the folder that holds it")
     config.addinivalue_line("markers", "cases(*kinds): the kinds of golden cases that a parity test runs on")
 
 

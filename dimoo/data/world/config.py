@@ -39,7 +39,7 @@ class WorldConfig(StrictConfig):
     colors: tuple[str, ...] = tuple(PALETTE)
     """Names of the background colours."""
     two_tone: Share = 0.2
-    """Share of backgrounds that are split into two colours, left and right or top and bottom."""
+    """Share of backgrounds in two colours, side by side or stacked; not where objects would hide one."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of combinations (noun, relation, noun) and (noun, background colour) that training never sees."""
 
@@ -108,9 +108,11 @@ class WorldConfig(StrictConfig):
                     f"canvas {canvas}: sides must be 32..128 and multiples of align={self.align}"
                 )
             if self.two_tone > 0 and self.align in canvas:
-                raise ValueError(f"canvas {canvas} has no inner edge at align={self.align}; set two_tone to 0")
+                raise ValueError(
+                    f"canvas {canvas} has no inner edge at align={self.align}; set two_tone to 0"
+                )
             room = self.capacity(canvas, self.small)
             if not any(self.object_counts[:room]):
                 raise ValueError(
-                    f"canvas {canvas} holds {room} objects of small={self.small} px; object_counts wants more"
+                    f"canvas {canvas} holds {room} objects of small={self.small} px, object_counts more"
                 )

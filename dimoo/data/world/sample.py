@@ -57,14 +57,16 @@ def sample_scene(
     objects = _count(config, rng, canvas, objects)
     repeat = objects == 1 or (rng.random() < config.repeat_share if repeat is None else repeat)
     if not repeat and objects > config.nouns:
-        raise ConfigError(f"{objects} different objects cannot be drawn from nouns={config.nouns}; raise nouns")
+        raise ConfigError(
+            f"{objects} different objects cannot be drawn from nouns={config.nouns}; raise nouns"
+        )
     for _ in range(TRIES):
         scene = _draw_scene(config, rng, canvas, objects, repeat)
         if split == "any" or (split == "heldout") == _unseen(scene, config.holdout, split):
             return scene
     raise ConfigError(
         f"found no scene of split {split!r} with {objects} objects in {TRIES} draws (nouns={config.nouns}, "
-        f"{len(config.colors)} colors, holdout={config.holdout}); use more nouns or colors or another holdout"
+        f"{len(config.colors)} colors, holdout={config.holdout}); use more nouns or another holdout"
     )
 
 
@@ -89,12 +91,24 @@ def _draw_scene(
 ) -> Scene:
     words = config.words
     nouns = [words[below(rng, len(words))]] * objects if repeat else distinct(rng, words, objects)
-    return Scene(
-        height=canvas[0],
-        width=canvas[1],
-        background=_draw_background(config, rng, canvas),
-        entities=_place(config, rng, canvas, nouns),
-    )
+    background = _draw_background(config, rng, canvas)
+    entities = _place(config, rng, canvas, nouns)
+    if not _shows(background, entities, canvas):
+        background = Background(colors=background.colors[:1])
+    return Scene(height=canvas[0], width=canvas[1], background=background, entities=entities)
+
+
+def _shows(background: Background, entities: Sequence[Entity], canvas: Canvas) -> bool:
+    """Whether objects leave an eighth of each part of the background free."""
+    for _, rows, columns in background.areas(*canvas):
+        free = (rows.stop - rows.start) * (columns.stop - columns.start) * 7 / 8
+        for e in entities:
+            high = min(rows.stop, e.y + e.size_px) - max(rows.start, e.y)
+            wide = min(columns.stop, e.x + e.size_px) - max(columns.start, e.x)
+            free -= max(0, high) * max(0, wide)
+        if free < 0:
+            return False
+    return True
 
 
 def _draw_background(config: WorldConfig, rng: np.random.Generator, canvas: Canvas) -> Background:

@@ -86,7 +86,7 @@ class Adversary(Protocol):
     def generator_parts(
         self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor
     ) -> dict[str, Tensor]:
-        """What the tokenizer minimises besides `base`, its reconstruction; no gradient for the discriminator."""
+        """What the tokenizer minimises besides `base`, its reconstruction loss."""
 
     def discriminator_parts(self, made: Tensor, wanted: Tensor, *, step: int) -> dict[str, Tensor]:
         """What the discriminator minimises; sends gradients to the discriminator alone."""
@@ -120,8 +120,8 @@ class NoAdversary:
 class HingeAdversary:
     """Hinge losses of a discriminator D from `start_step` on.
 
-    generator: -weight * a * mean D(made), with a = 1, or where `adaptive`
-    a = |grad of the reconstruction| / (|grad of -mean D(made)| + 1e-4) at the decoder's last weight, at most 1e4;
+    generator: -weight * a * mean D(made), with a = 1, or where `adaptive`, at the decoder's last weight,
+    a = |grad of the reconstruction loss| / (|grad of -mean D(made)| + 1e-4), at most 1e4;
     discriminator: mean max(0, 1 - D(wanted)) / 2 + mean max(0, 1 + D(made)) / 2.
 
     Source: Esser et al. 2021 (arXiv 2012.09841), equations 6 and 7.

@@ -25,8 +25,8 @@ class VectorQuantizer(nn.Module):
 
     With `revive_after`, a code that no latent of the last so many updates chose is re-drawn from the batch.
 
-    Sources: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1 for the averages; revival as in Dhariwal
-    et al. 2020 (arXiv 2005.00341).
+    Sources: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1 for the averages; revival as in
+    Dhariwal et al. 2020 (arXiv 2005.00341).
     """
 
     mass: Tensor
