@@ -1,1 +1,110 @@
-"""dimoo: multimodal masked discrete diffusion. See README.md for a map."""
+"""dimoo: multimodal masked discrete diffusion. See README.md for a map.
+
+Importing this costs nothing: every name below is imported, with torch where it needs it, when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dimoo.version import __version__
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` does the same
+    from dimoo.core.errors import (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DimooError,
+        RequestError,
+        TrainingError,
+    )
+    from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
+    from dimoo.diffusion.confidence import Confidence
+    from dimoo.diffusion.draw import Draw
+    from dimoo.diffusion.guidance import Guidance
+    from dimoo.diffusion.orders import Order
+    from dimoo.diffusion.sampler import Denoiser, State
+    from dimoo.diffusion.schedules import Schedule
+    from dimoo.diffusion.stopping import Stopping
+    from dimoo.tasks.assemble import load, save
+    from dimoo.tasks.config import ImageSettings, ModelConfig, TextSettings
+    from dimoo.tasks.model import Dimoo
+    from dimoo.tokenizers.base import Tokenizer
+    from dimoo.tokenizers.text import TextTokenizer
+    from dimoo.tokenizers.vocabulary import Vocabulary
+
+_HOMES = {
+    "AskRequest": "dimoo.core.requests",
+    "BackendError": "dimoo.core.errors",
+    "CheckpointError": "dimoo.core.errors",
+    "Confidence": "dimoo.diffusion.confidence",
+    "ConfigError": "dimoo.core.errors",
+    "DataError": "dimoo.core.errors",
+    "Denoiser": "dimoo.diffusion.sampler",
+    "Dimoo": "dimoo.tasks.model",
+    "DimooError": "dimoo.core.errors",
+    "Draw": "dimoo.diffusion.draw",
+    "GenerateRequest": "dimoo.core.requests",
+    "Guidance": "dimoo.diffusion.guidance",
+    "ImageSettings": "dimoo.tasks.config",
+    "InpaintRequest": "dimoo.core.requests",
+    "ModelConfig": "dimoo.tasks.config",
+    "Order": "dimoo.diffusion.orders",
+    "Request": "dimoo.core.requests",
+    "RequestError": "dimoo.core.errors",
+    "Schedule": "dimoo.diffusion.schedules",
+    "State": "dimoo.diffusion.sampler",
+    "Stopping": "dimoo.diffusion.stopping",
+    "TextSettings": "dimoo.tasks.config",
+    "TextTokenizer": "dimoo.tokenizers.text",
+    "Tokenizer": "dimoo.tokenizers.base",
+    "TrainingError": "dimoo.core.errors",
+    "Vocabulary": "dimoo.tokenizers.vocabulary",
+    "load": "dimoo.tasks.assemble",
+    "save": "dimoo.tasks.assemble",
+}
+
+__all__ = [
+    "AskRequest",
+    "BackendError",
+    "CheckpointError",
+    "Confidence",
+    "ConfigError",
+    "DataError",
+    "Denoiser",
+    "Dimoo",
+    "DimooError",
+    "Draw",
+    "GenerateRequest",
+    "Guidance",
+    "ImageSettings",
+    "InpaintRequest",
+    "ModelConfig",
+    "Order",
+    "Request",
+    "RequestError",
+    "Schedule",
+    "State",
+    "Stopping",
+    "TextSettings",
+    "TextTokenizer",
+    "Tokenizer",
+    "TrainingError",
+    "Vocabulary",
+    "__version__",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dimoo' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

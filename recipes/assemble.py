@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from dimoo.backbone.build import build_backbone
-from dimoo.backbone.init import initialise
+from dimoo.backbone.init import initialise, place_codes
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
@@ -53,7 +55,7 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
     return DiffusionModule(
         recipe,
-        backbone=_backbone(recipe),
+        backbone=_backbone(recipe, vocabulary, image),
         builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture),
         source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
         objective=MaskedObjective(
@@ -115,9 +117,15 @@ def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
         save(model_of(module), folder)
 
 
-def _backbone(recipe: DiffusionRecipe) -> Backbone:
+def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer) -> Backbone:
     backbone = build_backbone(recipe.backbone)
     if recipe.warm_start is None:
-        return initialise(backbone, generator(recipe.run.seed, "train", "weights"))
+        seed = recipe.run.seed
+        initialise(backbone, generator(seed, "train", "weights"))
+        if recipe.place_codes:
+            vectors = image.quantizer.lookup(torch.arange(image.codebook_size)[None, None])[0, :, 0].T
+            start, _ = vocabulary.columns(image.modality)
+            place_codes(backbone, start, vectors, generator(seed, "train", "codes"))
+        return backbone
     load_exact(backbone, read_tensors(resolve(recipe.warm_start) / WEIGHTS))
     return backbone

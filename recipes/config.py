@@ -11,7 +11,7 @@ from dimoo.core.config import StrictConfig
 from dimoo.data.config import MixtureConfig, SourceConfig
 from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
-from dimoo.tokenizers.prompts import PromptTemplate
+from dimoo.tokenizers.template import PromptTemplate
 
 
 class OptimizerConfig(StrictConfig):
@@ -88,6 +88,8 @@ class DiffusionRecipe(_Recipe):
     """Masked rows whose logits exist at one time."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights that are validated and exported."""
+    place_codes: bool = True
+    """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
     """A checkpoint folder of the same shape whose weights are taken over."""
 

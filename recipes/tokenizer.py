@@ -19,7 +19,7 @@ from recipes.config import TokenizerRecipe
 from recipes.optimizer import adamw, rate
 from recipes.steps import step_loader
 
-FIT_PICTURES = 256
+FIT_PICTURES = 1024
 """Pictures that the codebook is fitted to before the first step."""
 
 

@@ -13,21 +13,23 @@ from dimoo.tokenizers.image.config import (
     PatchNetworkConfig,
     VectorQuantizerConfig,
 )
-from dimoo.tokenizers.prompts import PromptTemplate
+from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
 
 CODES = 2048
 TEXT_IDS = 1024
 NOUNS = 24
+COLORS = ("white", "blue", "green", "pink", "yellow", "purple")
 
 
 def mini_world() -> WorldConfig:
     """The scenes that `mini` is trained for and evaluated on."""
     return WorldConfig(
         nouns=NOUNS,
-        canvases=((64, 64), (48, 64), (64, 48), (48, 48)),
-        canvas_weights=(0.7, 0.1, 0.1, 0.1),
+        canvases=((64, 64), (48, 48), (48, 64), (64, 48), (32, 32)),
+        canvas_weights=(0.55, 0.15, 0.1, 0.1, 0.1),
         align=8,
+        colors=COLORS,
         object_counts=(0.5, 0.35, 0.1, 0.05),
         repeat_share=0.3,
         two_tone=0.15,
@@ -35,14 +37,15 @@ def mini_world() -> WorldConfig:
 
 
 def easy_world() -> WorldConfig:
-    """One object on a small canvas: where the binding of nouns to pictures is learnt, a third of the cost."""
-    return mini_world().model_copy(
-        update={
-            "canvases": ((32, 32), (40, 40), (48, 48)),
-            "canvas_weights": (0.4, 0.3, 0.3),
-            "object_counts": (1.0, 0.0, 0.0, 0.0),
-            "two_tone": 0.1,
-        }
+    """One object on a small canvas: where nouns are bound to pictures, at a third of the cost."""
+    return WorldConfig(
+        nouns=NOUNS,
+        canvases=((32, 32), (40, 40), (48, 48)),
+        canvas_weights=(0.5, 0.3, 0.2),
+        align=8,
+        colors=COLORS,
+        object_counts=(1.0, 0.0, 0.0, 0.0),
+        two_tone=0.1,
     )
 
 
@@ -53,12 +56,12 @@ def world_tokenizer() -> TokenizerRecipe:
     """
     crowded = mini_world().model_copy(update={"object_counts": (0.25, 0.3, 0.25, 0.2)})
     return TokenizerRecipe(
-        run=RunConfig(name="world_tokenizer", steps=2000, batch_size=32, sample_every=250),
-        optimizer=OptimizerConfig(lr=2e-3, weight_decay=1e-4, decay_share=0.4),
+        run=RunConfig(name="world_tokenizer", steps=700, batch_size=32, sample_every=100),
+        optimizer=OptimizerConfig(lr=1e-3, weight_decay=1e-4, decay_share=0.5),
         source=WorldSourceConfig(phases=(Phase(share=1.0, world=crowded),)),
         tokenizer=ImageTokenizerConfig(
-            network=PatchNetworkConfig(patch=8, width=160, encoder_blocks=2, decoder_blocks=3),
-            quantizer=VectorQuantizerConfig(size=CODES, dim=16),
+            network=PatchNetworkConfig(patch=8, width=128, encoder_blocks=1, decoder_blocks=3),
+            quantizer=VectorQuantizerConfig(size=CODES, dim=3 * 8 * 8, revive_after=500),
         ),
         objective=ObjectiveConfig(l1=1.0, l2=4.0, gradient=0.5),
     )
@@ -70,7 +73,7 @@ def world_base() -> DiffusionRecipe:
     Command: python -m recipes.run world_base --set image_tokenizer=runs/world_tokenizer/export
     """
     return DiffusionRecipe(
-        run=RunConfig(name="world_base", steps=12_000, batch_size=32, sample_every=1000, save_every=250),
+        run=RunConfig(name="world_base", steps=12_000, batch_size=16, sample_every=1000, save_every=250),
         optimizer=OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.25),
         source=WorldSourceConfig(
             phases=(Phase(share=0.3, world=easy_world()), Phase(share=0.7, world=mini_world()))

@@ -34,6 +34,33 @@ def initialise(model: Backbone, generator: torch.Generator) -> Backbone:
 
 
 @torch.no_grad()
+def place_codes(model: Backbone, start: int, vectors: Tensor, generator: torch.Generator) -> Backbone:
+    """Lay out the embedding and head rows of a modality's codes as their code vectors lie, in place.
+
+    rows = (vectors - mean) P, rescaled to std 0.02, with a random matrix P per table. Codes that mean nearly the
+    same then begin nearly the same, and what is learnt about one carries over to the other.
+
+    Args:
+        model: the model to change.
+        start: first id of the codes.
+        vectors: one vector per code, [K, C].
+        generator: source of the projections.
+
+    Raises:
+        ConfigError: the codes do not fit in the vocabulary.
+    """
+    stop = start + len(vectors)
+    if stop > model.vocab_size:
+        raise ConfigError(f"codes {start}..{stop - 1} do not fit in a vocabulary of {model.vocab_size} ids")
+    centred = vectors.float() - vectors.float().mean(dim=0)
+    for table in (model.embedding, model.unembedding):
+        projection = _normal(centred.new_empty(centred.shape[1], model.width), generator)
+        rows = centred @ projection
+        table.weight[start:stop] = (rows * (STD / rows.std())).to(table.weight)
+    return model
+
+
+@torch.no_grad()
 def grow(model: Backbone, vocab_size: int, generator: torch.Generator, kept: int | None = None) -> Backbone:
     """A new model with `vocab_size` ids; the given one is untouched.
 

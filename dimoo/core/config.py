@@ -36,7 +36,7 @@ class StrictConfig(BaseModel):
             return parse(cls, json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise ConfigError(f"no config at {path}") from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -12,7 +12,9 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     The same arguments give the same result on every machine and Python version.
     """
-    text = "/".join([str(seed), *(str(name) for name in names)])
+    # A slash inside a name is escaped, so that ("a/b") and ("a", "b") are two paths.
+    escaped = (str(name).replace("\\", "\\\\").replace("/", "\\/") for name in names)
+    text = "/".join([str(seed), *escaped])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -42,7 +42,8 @@ class State:
     """How many there are at most, over all spans."""
     canvas: Canvas
     committed: Tensor
-    """int64 [k]: the canvas positions written in this step, in the order of the spans."""
+    """int64 [k]: the canvas positions drawn and written in this step, in the order of the spans; what an early stop
+    fills is not among them."""
     share_done: float
     """Share of the initially masked positions that hold a token now."""
 
@@ -72,16 +73,14 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
     for step in range(steps):
         if not open_spans:
             return
-        views = [canvas.progress(span, start, step) for span in open_spans]
-        offsets = [span.plan.order.candidates(view) for span, view in zip(open_spans, views, strict=True)]
-        queries = [_query(span, offset) for span, offset in zip(open_spans, offsets, strict=True)]
-        positions, ids = [], []
-        for span, view, offset, logits in zip(open_spans, views, offsets, denoiser(canvas, queries), strict=True):
-            chosen, drawn = _step(span, view, offset, logits, generators[span.row])
-            positions.append(span.positions[chosen])
-            ids.append(drawn)
-        committed = torch.cat(positions)
-        canvas = canvas.commit(committed, torch.cat(ids))
+        turns = _turns(canvas, start, open_spans, step)
+        # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
+        logits = denoiser(canvas, [turn.query for turn in turns]) if turns else []
+        commits = [
+            turn.commit(rows, generators[turn.span.row]) for turn, rows in zip(turns, logits, strict=True)
+        ]
+        committed = torch.cat([canvas.ids[:0], *(positions for positions, _ in commits)])
+        canvas = canvas.commit(committed, torch.cat([canvas.ids[:0], *(ids for _, ids in commits)]))
         canvas = _stop_early(canvas, start, open_spans, step)
         open_spans = _unfinished(canvas, open_spans, step=step + 1)
         left = int(canvas.masked.sum())
@@ -95,30 +94,49 @@ def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> 
     return canvas
 
 
-def _query(span: Span, offsets: Tensor) -> Query:
-    return Query(
-        row=span.row,
-        positions=span.positions[offsets],
-        columns=span.columns,
-        branches=span.plan.guidance.branches,
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Turn:
+    """One span's part in one step."""
+
+    span: Span
+    progress: Progress
+    candidates: Tensor
+    """int64 [m], m > 0: offsets within the span."""
+
+    @property
+    def query(self) -> Query:
+        """The logits that it needs."""
+        return Query(
+            row=self.span.row,
+            positions=self.span.positions[self.candidates],
+            columns=self.span.columns,
+            branches=self.span.plan.guidance.branches,
+        )
+
+    def commit(self, logits: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Canvas positions int64 [k] to write now, and their ids int64 [k]."""
+        plan, first = self.span.plan, self.span.columns[0]
+        guided = plan.guidance(logits)
+        if self.span.forbidden:
+            guided = guided.clone()
+            guided[:, [index - first for index in self.span.forbidden]] = -torch.inf
+        drawn = plan.draw(guided, generator)
+        confidence = plan.confidence(guided, drawn, generator)
+        chosen = plan.order.commit(self.progress, self.candidates, confidence, generator)
+        ids = torch.empty_like(self.span.positions)
+        ids[self.candidates] = drawn + first
+        return self.span.positions[chosen], ids[chosen]
 
 
-def _step(
-    span: Span, view: Progress, candidates: Tensor, logits: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Offsets [k] that the span commits now, and their ids [k]."""
-    plan, first = span.plan, span.columns[0]
-    guided = plan.guidance(logits)
-    if span.forbidden:
-        guided = guided.clone()
-        guided[:, [index - first for index in span.forbidden]] = -torch.inf
-    drawn = plan.draw(guided, generator)
-    confidence = plan.confidence(guided, drawn, generator)
-    chosen = plan.order.commit(view, candidates, confidence, generator)
-    ids = torch.empty_like(view.masked, dtype=torch.int64)
-    ids[candidates] = drawn + first
-    return chosen, ids[chosen]
+def _turns(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int) -> list[_Turn]:
+    """The parts of the spans that want logits in this step."""
+    turns = []
+    for span in spans:
+        progress = canvas.progress(span, start, step)
+        candidates = span.plan.order.candidates(progress)
+        if candidates.numel():
+            turns.append(_Turn(span=span, progress=progress, candidates=candidates))
+    return turns
 
 
 def _stop_early(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int) -> Canvas:

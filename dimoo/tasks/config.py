@@ -18,7 +18,7 @@ from dimoo.diffusion.config import (
     OrderConfig,
     ProbabilityConfig,
 )
-from dimoo.tokenizers.prompts import PromptTemplate
+from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 

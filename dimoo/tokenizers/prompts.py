@@ -12,23 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from dimoo.core.config import StrictConfig
 from dimoo.core.errors import ConfigError, RequestError
 from dimoo.tokenizers.document import Document, join
 from dimoo.tokenizers.layout import GridLayout
+from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.text import TextTokenizer
 from dimoo.tokenizers.vocabulary import TEXT, Vocabulary
-
-
-class PromptTemplate(StrictConfig):
-    """The words around a request: one system prompt per task family, and the limits that training used."""
-
-    systems: dict[str, str]
-    """System prompt by task family, as {"text_to_image": "Generate an image according to the text prompt."}."""
-    max_prompt_tokens: int = Field(default=1024, ge=8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dimoo.core.config import StrictConfig
+from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import ConfigError
 
 TEXT = "text"
@@ -112,6 +112,11 @@ class Vocabulary(StrictConfig):
         return entry.start, entry.stop
 
     def with_modality(self, name: str, size: int, *, opening: int, closing: int) -> Vocabulary:
-        """A new vocabulary with one more range at the end; grow the backbone to its `size` afterwards."""
-        entry = Modality(name=name, start=self.size, size=size, opening=opening, closing=closing)
-        return Vocabulary(**{**dict(self), "modalities": (*self.modalities, entry)})
+        """A new vocabulary with one more range at the end; grow the backbone to its `size` afterwards.
+
+        Raises:
+            ConfigError: the name or a tag is taken, a tag is no text id, or the size is not positive.
+        """
+        values = self.model_dump()
+        entry = {"name": name, "start": self.size, "size": size, "opening": opening, "closing": closing}
+        return parse(Vocabulary, {**values, "modalities": [*values["modalities"], entry]})

@@ -5,6 +5,9 @@ Notable choices:
   they stand and whatever surrounds them. Codes without leakage are easier to model.
 - normalisation is RMS over the channels of one position; a group norm would mix statistics of the whole
   picture into every code.
+- each side is a linear map plus a network whose last layer starts at zero. The linear maps start orthogonal and each
+  other's transpose, so that with a codebook fitted by k-means the tokenizer starts as a dictionary of patches, which
+  is where training would take minutes to arrive.
 - everything runs at code resolution; pixels appear only in the (un)shuffle. Convolution inputs stay
   contiguous.
 
@@ -63,8 +66,10 @@ class PatchAutoencoder(nn.Module):
         super().__init__()
         self.patch = patch
         pixels = 3 * patch * patch
+        self.to_patches = nn.PixelUnshuffle(patch)
+        self.analysis = nn.Conv2d(pixels, latent_dim, 1, bias=False)
+        self.synthesis = nn.Conv2d(latent_dim, pixels, 1, bias=False)
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(patch),
             nn.Conv2d(pixels, width, 1),
             *(ResidualBlock(width, 1) for _ in range(encoder_blocks)),
             *(ResidualBlock(width, 3) for _ in range(encoder_context)),
@@ -93,10 +98,24 @@ class PatchAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [0, 1] -> latents [B, C, h, w]."""
-        latents: Tensor = self.encoder(2 * pixels - 1)
+        patches = self.to_patches(2 * pixels - 1)
+        latents: Tensor = self.analysis(patches) + self.encoder(patches)
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W], not clamped."""
-        pixels: Tensor = self.to_pixels(self.decoder(latents))
+        pixels: Tensor = self.to_pixels(self.synthesis(latents) + self.decoder(latents))
         return (pixels + 1) / 2
+
+    @torch.no_grad()
+    def start_linear(self, generator: torch.Generator) -> None:
+        """Set the linear maps to a random orthogonal matrix and its transpose, the networks to output zero."""
+        latent_dim, pixels = self.analysis.weight.shape[:2]
+        size = max(latent_dim, pixels)
+        rotation, _ = torch.linalg.qr(torch.randn(size, size, generator=generator))
+        self.analysis.weight.copy_(rotation[:latent_dim, :pixels, None, None])
+        self.synthesis.weight.copy_(rotation[:latent_dim, :pixels].T[:, :, None, None])
+        for network in (self.encoder, self.decoder):
+            last = network[-1]
+            assert isinstance(last, nn.Conv2d)
+            last.weight.zero_()

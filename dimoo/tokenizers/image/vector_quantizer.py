@@ -83,8 +83,12 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Set the codebook to the k-means centres of a sample of latents [B, C, h, w]."""
-        self.codebook.copy_(k_means(to_rows(latents), self.codebook_size, generator))
+        """Set the codebook to the k-means centres of the distinct latents in a sample [B, C, h, w].
+
+        Distinct, since plain background repeats so often that it would take most of the codes.
+        """
+        distinct = torch.unique(to_rows(latents), dim=0)
+        self.codebook.copy_(k_means(distinct, self.codebook_size, generator))
         self._restart_statistics()
 
     @torch.no_grad()

@@ -1,0 +1,52 @@
+"""Picture files on the command line: read with clear errors, checked before the work starts, written in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from dimoo.core.errors import DataError, RequestError
+from dimoo.data.example import read_image
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture file in RGB, upright.
+
+    Raises:
+        RequestError: the file is missing or is no picture.
+    """
+    try:
+        return Image.fromarray(read_image(path))
+    except DataError as error:
+        raise RequestError(f"cannot use {str(path)!r}: {error}; give a readable picture file, as PNG") from error
+
+
+def output_paths(path: Path, count: int) -> list[Path]:
+    """Where `count` pictures go: `path` itself, or F-0.png, F-1.png ... for F.png. Their folder is made.
+
+    Raises:
+        RequestError: the ending names no picture format, or the folder cannot be made.
+    """
+    Image.init()
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise RequestError(f"cannot write {str(path)!r}: its ending names no picture format; use .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"cannot make the folder of {str(path)!r}: {error.strerror}") from error
+    if count == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{index}") for index in range(count)]
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format that the ending names.
+
+    Raises:
+        RequestError: the file cannot be written.
+    """
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise RequestError(f"cannot write {str(path)!r}: {error}") from error

@@ -1,0 +1,1 @@
+"""demo, evaluate: how good a model is."""

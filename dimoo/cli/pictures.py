@@ -1,0 +1,113 @@
+"""generate, inpaint, ask, caption: what a model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dimoo.cli.files import output_paths, read_picture, write_picture
+from dimoo.cli.options import Model, Seed, parse_size
+
+if TYPE_CHECKING:
+    from dimoo.tasks.config import ImageSettings
+
+Picture = Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes, as F.png.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [default: the model's]")]
+Guidance = Annotated[
+    float | None, typer.Option(min=0, help="How strongly the prompt counts; 0: once.  [default: the model's]")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="Of the drawn tokens; 0: the most likely.  [default: the model's]")
+]
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw; several: a batch.")],
+    out: Out,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(parser=parse_size, metavar="HEIGHTxWIDTH", help="In pixels.  [default: the model's]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Picture i of a batch gets seed + i.")] = 0,
+    model: Model = "mini",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+) -> None:
+    """Draw pictures from words; several prompts write F-0.png, F-1.png ..."""
+    paths = output_paths(out, len(prompts))
+    from dimoo.tasks.assemble import load
+
+    dimoo = load(model)
+    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
+    for picture, path in zip(dimoo.generate(prompts, size=size, seed=seed, settings=settings), paths, strict=True):
+        write_picture(picture, path)
+        typer.echo(path)
+
+
+def inpaint(
+    picture: Picture,
+    mask: Annotated[Path, typer.Option(metavar="MASK", help="As large as the picture; white is made anew.")],
+    prompt: Annotated[str, typer.Option(help="Describes the whole picture as it should be.")],
+    out: Out,
+    seed: Seed = 0,
+    model: Model = "mini",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+) -> None:
+    """Make the masked region of a picture anew; every pixel outside the mask stays as it was."""
+    (path,) = output_paths(out, 1)
+    before, region = read_picture(picture), read_picture(mask)
+    from dimoo.tasks.assemble import load
+
+    dimoo = load(model)
+    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
+    write_picture(dimoo.inpaint(before, region, prompt, seed=seed, settings=settings), path)
+    typer.echo(path)
+
+
+def ask(
+    picture: Picture,
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    seed: Seed = 0,
+    model: Model = "mini",
+) -> None:
+    """Answer a question about a picture; the answer alone goes to stdout."""
+    seen = read_picture(picture)
+    from dimoo.tasks.assemble import load
+
+    typer.echo(load(model).ask(seen, question, seed=seed))
+
+
+def caption(picture: Picture, seed: Seed = 0, model: Model = "mini") -> None:
+    """Describe a picture; the description alone goes to stdout."""
+    seen = read_picture(picture)
+    from dimoo.tasks.assemble import load
+
+    typer.echo(load(model).caption(seen, seed=seed))
+
+
+def image_settings(
+    defaults: ImageSettings, *, steps: int | None, guidance: float | None, temperature: float | None
+) -> ImageSettings:
+    """The model's settings with those changed that are given; temperature 0 is the greedy draw.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    from dimoo.core.config import override
+    from dimoo.diffusion.config import CategoricalConfig, GreedyConfig
+
+    changes = {"steps": steps, "guidance": guidance}
+    assignments = [f"{name}={value}" for name, value in changes.items() if value is not None]
+    if temperature == 0:
+        assignments.append(f"draw={GreedyConfig().model_dump_json()}")
+    elif temperature is not None and isinstance(defaults.draw, CategoricalConfig):
+        assignments.append(f"draw.temperature={temperature}")
+    elif temperature is not None:
+        assignments.append(f"draw={CategoricalConfig(temperature=temperature).model_dump_json()}")
+    return override(defaults, assignments)

@@ -1,0 +1,39 @@
+"""train: run a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dimoo.core.errors import BackendError
+
+TRAINING_PACKAGES = frozenset({"recipes", "lightning", "torchmetrics", "tensorboard"})
+
+
+def train(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, as world_base.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="Override a setting, as run.steps=100.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything and take two steps; write nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+) -> None:
+    """Train with a recipe, in a checkout of the repository."""
+    arguments = [name, *(f"--set={change}" for change in changes or [])]
+    arguments += ["--print"] * show + ["--dry-run"] * dry_run + ["--resume"] * resume
+    try:
+        from recipes.run import main
+
+        status = main(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+            raise
+        raise BackendError(
+            f'training needs {error.name!r}, which is not installed; clone the repository and run pip install -e ".[train]"'
+            " in it"
+        ) from error
+    raise typer.Exit(status)
