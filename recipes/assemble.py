@@ -9,6 +9,7 @@ import torch
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.init import initialise, place_codes
 from dimoo.backbone.model import Backbone
+from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.build import build_source
@@ -49,7 +50,9 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
-    image = load_image_tokenizer(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
+    image = load_image_tokenizer(
+        MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer)
+    )
     text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
     vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
@@ -85,7 +88,7 @@ def make_vocabulary(text: TextTokenizer, image: ImageTokenizer, *, total: int) -
         )
     named = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
     opening, closing = named.pop("image_start"), named.pop("image_end")
-    return Vocabulary(text_size=text_size, **named).with_modality(
+    return parse(Vocabulary, {"text_size": text_size, **named}).with_modality(
         image.modality, image.codebook_size, opening=opening, closing=closing
     )
 

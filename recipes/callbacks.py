@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a progress line with speed and time left, and a stop at non-finite losses."""
+"""What a run shows while it trains: a progress line with speed and time left, and its logs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from recipes.steps import StepModule, log
+
+COUNTS = ("tokens", "pictures")
+"""Values that count what a step learnt from; shown as a speed."""
+
 
 class RunProgress(L.Callback):
-    """Loss, tokens (or pictures) per second and time left: a live bar on a terminal, plain lines elsewhere."""
+    """Every so many steps: the last step's values to the logs, and with speed and time left to the screen.
+
+    The screen shows a live bar on a terminal, plain lines elsewhere.
+    """
 
     def __init__(self, *, steps: int, every: int, console: Console | None = None) -> None:
         super().__init__()
@@ -23,11 +31,18 @@ class RunProgress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock at the step that the run begins or resumes at."""
-        self._first = int(pl_module.steps_done)  # type: ignore[arg-type]
+        assert isinstance(pl_module, StepModule)
+        self._first = pl_module.steps_done
         self._begin, self._since, self._items = time.monotonic(), time.monotonic(), 0.0
         if trainer.is_global_zero and self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                       TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Progress(*columns, console=self._console)
             self._bar.start()
             self._task = self._bar.add_task("training", total=self._steps, completed=self._first, note="")
@@ -37,16 +52,20 @@ class RunProgress(L.Callback):
     ) -> None:
         """Count, and report every so many steps."""
         del outputs, batch, batch_idx
-        done, metrics = int(pl_module.steps_done), trainer.callback_metrics  # type: ignore[arg-type]
-        self._items += float(metrics.get("tokens", metrics.get("pictures", 0)))
+        assert isinstance(pl_module, StepModule)
+        done, values = pl_module.steps_done, pl_module.values
+        self._items += sum(values.get(name, 0.0) for name in COUNTS)
         if not trainer.is_global_zero or (done % self._every and done != self._steps):
             return
+        log(trainer.loggers, values, done - 1)
         now = time.monotonic()
-        unit = "tokens/s" if "tokens" in metrics else "pictures/s"
+        unit = next((name for name in COUNTS if name in values), "items")
         speed = self._items / max(now - self._since, 1e-9)
         left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
-        shown = [f"{name} {float(metrics[name]):.4g}" for name in metrics if name not in {"tokens", "pictures"}]
-        note = f"{speed:,.0f} {unit}  " + "  ".join(shown)
+        # Scores that other callbacks measured now and then come after the step's own values.
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown = [f"{name} {value:.4g}" for name, value in {**values, **scores}.items() if name not in COUNTS]
+        note = f"{speed:,.0f} {unit}/s  " + "  ".join(shown)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
         else:
@@ -54,8 +73,13 @@ class RunProgress(L.Callback):
             self._console.print(line, highlight=False, soft_wrap=True)
         self._since, self._items = now, 0.0
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was, after errors too (Lightning does not call `teardown` then)."""
+        del exception
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was, after errors too."""
+        """Leave the terminal as it was."""
         del trainer, pl_module, stage
         if self._bar is not None:
             self._bar.stop()

@@ -45,7 +45,7 @@ class RunConfig(StrictConfig):
     save_every: int = Field(default=250, ge=1)
     """Steps between checkpoints."""
     sample_every: int = Field(default=500, ge=1)
-    """Steps between pictures and validation scores."""
+    """Steps between pictures, and for a tokenizer their PSNR."""
 
 
 class _Recipe(StrictConfig):
@@ -87,7 +87,7 @@ class DiffusionRecipe(_Recipe):
     loss_chunk: int = Field(default=4096, ge=1)
     """Masked rows whose logits exist at one time."""
     ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged weights that are validated and exported."""
+    """Decay of the averaged weights, which are what is exported."""
     place_codes: bool = True
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None

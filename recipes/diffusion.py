@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
 import torch
 from torch import Generator
-from torch.utils.data import DataLoader
 
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import TrainingError
@@ -18,10 +14,10 @@ from dimoo.denoise.objective import Loss, MaskedObjective, Noisy
 from dimoo.tokenizers.packing import Batch, pack
 from recipes.config import DiffusionRecipe
 from recipes.optimizer import adamw, rate
-from recipes.steps import step_loader
+from recipes.steps import StepModule
 
 
-class DiffusionModule(L.LightningModule):
+class DiffusionModule(StepModule):
     """One optimiser step: examples -> documents -> pack(s) -> corrupt -> loss over the global count -> update."""
 
     def __init__(
@@ -34,19 +30,12 @@ class DiffusionModule(L.LightningModule):
         objective: MaskedObjective,
     ) -> None:
         super().__init__()
-        # By hand, since the loss is divided by a count that spans packs and ranks.
-        self.automatic_optimization = False
         self.recipe, self.backbone = recipe, backbone
         self.builder, self._source, self._objective = builder, source, objective
-        self.steps_done = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the backbone."""
         return adamw([self.backbone], self.recipe.optimizer)
-
-    def train_dataloader(self) -> DataLoader[int]:
-        """Ticks; `packs` makes the data."""
-        return step_loader()
 
     def packs(self, step: int) -> list[Batch]:
         """The packs of an optimiser step on this rank: a function of the seed, the step and the rank alone."""
@@ -85,25 +74,17 @@ class DiffusionModule(L.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         self.steps_done += 1
-        self._log(value, float(norm), noisy, losses)
+        self.values = self._measure(value, float(norm), noisy, losses)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the position in the data."""
-        checkpoint["steps_done"] = self.steps_done
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was."""
-        self.steps_done = checkpoint["steps_done"]
-
-    def _log(self, loss: float, norm: float, noisy: list[Noisy], losses: list[Loss]) -> None:
+    def _measure(self, loss: float, norm: float, noisy: list[Noisy], losses: list[Loss]) -> dict[str, float]:
         tokens = sum(entry.ids.numel() for entry in noisy) * self.trainer.world_size
-        values = {"loss": loss, "grad_norm": norm, "tokens": float(tokens)}
-        for kind in dict.fromkeys(kind for loss_, entry in zip(losses, noisy, strict=True) for kind in loss_.by_kind(entry)):
-            nll = torch.cat(
-                [loss_.by_kind(entry).get(kind, loss_.nll[:0]) for loss_, entry in zip(losses, noisy, strict=True)]
-            )
-            values[f"nll/{kind}"] = float(nll.mean())
-        self.log_dict(values)
+        kinds: dict[str, list[torch.Tensor]] = {}
+        for part, entry in zip(losses, noisy, strict=True):
+            for kind, nll in part.by_kind(entry).items():
+                kinds.setdefault(kind, []).append(nll)
+        pooled = {kind: torch.cat(parts) for kind, parts in kinds.items()}
+        means = {f"nll/{kind}": float(nll.mean()) for kind, nll in pooled.items() if nll.numel()}
+        return {"loss": loss, "grad_norm": norm, "tokens": float(tokens), **means}
 
     def _over_ranks(self, value: float) -> float:
         if self.trainer.world_size == 1:
@@ -114,8 +95,8 @@ class DiffusionModule(L.LightningModule):
     def _check(self, value: float, what: str) -> None:
         if not torch.isfinite(torch.tensor(value)):
             raise TrainingError(
-                f"the {what} is {value} at step {self.steps_done}; lower optimizer.lr (now"
-                f" {self.recipe.optimizer.lr}) and resume from the last checkpoint"
+                f"the {what} is {value} at step {self.steps_done}; start again under another run.name with a lower"
+                f" optimizer.lr (now {self.recipe.optimizer.lr})"
             )
 
     def _generator(self, *names: str | int) -> Generator:

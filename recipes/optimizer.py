@@ -10,14 +10,14 @@ from torch import nn
 from recipes.config import OptimizerConfig
 
 
-def adamw(modules: Iterable[nn.Module], config: OptimizerConfig, *, lr: float | None = None) -> torch.optim.AdamW:
+def adamw(modules: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over all parameters; vectors (norm scales, biases) are not decayed."""
     parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr or config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:

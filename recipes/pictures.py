@@ -19,8 +19,9 @@ from dimoo.data.example import Example, Source
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.tokenizers.image.resize import to_images
 from recipes.assemble import model_of
-from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
+from recipes.config import DiffusionRecipe, Recipe
 from recipes.diffusion import DiffusionModule
+from recipes.steps import log
 from recipes.tokenizer import TokenizerModule
 
 SHOWN = 12
@@ -54,18 +55,25 @@ class Pictures(L.Callback):
         if step % self._every or not trainer.is_global_zero:
             return
         examples = [self._source.example(index) for index in range(SHOWN)]
-        grid = reconstructions(pl_module, examples) if isinstance(pl_module, TokenizerModule) else samples(pl_module, examples)
+        if isinstance(pl_module, TokenizerModule):
+            grid, psnr = reconstructions(pl_module, examples)
+            pl_module.log("psnr", psnr, logger=False)  # for the progress line
+            log(trainer.loggers, {"psnr": psnr}, step - 1)
+        else:
+            grid = samples(pl_module, examples)
         self._folder.mkdir(parents=True, exist_ok=True)
         grid.save(self._folder / f"step{step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 pixels = torch.frombuffer(bytearray(grid.tobytes()), dtype=torch.uint8)
-                logger.experiment.add_image("pictures", pixels.view(grid.height, grid.width, 3), step, dataformats="HWC")
+                logger.experiment.add_image(
+                    "pictures", pixels.view(grid.height, grid.width, 3), step, dataformats="HWC"
+                )
 
 
 @torch.no_grad()
-def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> Image.Image:
-    """Each picture above what the tokenizer makes of it, with its PSNR in dB; the mean is logged."""
+def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> tuple[Image.Image, float]:
+    """Each picture above what the tokenizer makes of it, with its PSNR in dB; and the mean PSNR."""
     pairs, notes, values = [], [], []
     for example in examples:
         assert example.image is not None
@@ -74,8 +82,7 @@ def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> Ima
         values.append(peak_signal_noise_ratio(made, pixels, data_range=1.0))
         pairs += to_images(torch.cat([pixels, made], dim=2))
         notes.append(f"{float(values[-1]):.1f} dB")
-    module.log("psnr", torch.stack(values).mean())
-    return captioned_grid(pairs, notes, columns=6)
+    return captioned_grid(pairs, notes, columns=6), float(torch.stack(values).mean())
 
 
 def samples(module: DiffusionModule, examples: Sequence[Example]) -> Image.Image:
@@ -88,9 +95,8 @@ def samples(module: DiffusionModule, examples: Sequence[Example]) -> Image.Image
         height, width, _ = example.image.shape
         requests.append(GenerateRequest(prompt=example.caption or "", height=height, width=width, seed=index))
     for index, example in enumerate(examples):
-        question = example.qa[0][0] if example.qa else ""
-        if question:
-            picture = Image.fromarray(example.image)
+        if example.qa and example.image is not None:
+            picture, question = Image.fromarray(example.image), example.qa[0][0]
             tokens = model.config.answer_tokens
             requests.append(AskRequest(images=(picture,), question=question, tokens=tokens, seed=index))
     results = model.run(requests)

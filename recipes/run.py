@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from dimoo.core.config import override
 from dimoo.core.errors import ConfigError, DimooError
 from recipes import registry
-from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
+from recipes.config import Recipe, TokenizerRecipe
 
 CONFIG = "recipe.json"
 
@@ -48,24 +50,33 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
 
     Raises:
         ConfigError: the run folder holds another run already, or the recipe differs from the one resumed.
+        CheckpointError: there is nothing to resume.
+        TrainingError: the loss is not finite, or the run was stopped from outside; nothing is exported.
     """
     # Lightning takes seconds to import; --print and --help do without.
     from recipes.assemble import diffusion_module, export, tokenizer_module
     from recipes.pictures import callbacks
-    from recipes.trainer import make_trainer, resume_path, run_folder
+    from recipes.saving import read_checkpoint
+    from recipes.trainer import checkpoint_path, fit, make_trainer, run_folder
 
     folder = run_folder(recipe.run)
-    checkpoint = resume_path(folder) if resume else None
+    path = checkpoint_path(folder)
+    before = read_checkpoint(path) if resume else None
     if not dry:
         _claim(recipe, folder, resume=resume)
     module = tokenizer_module(recipe) if isinstance(recipe, TokenizerRecipe) else diffusion_module(recipe)
-    trainer = make_trainer(recipe.run, callbacks=callbacks(recipe, folder, dry=dry), dry=dry)
+    extras = callbacks(recipe, folder, dry=dry)
     if dry:
         with tempfile.TemporaryDirectory() as scratch:
-            trainer.fit(module)
+            fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
             export(module, Path(scratch))
         return folder
-    trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
+    if before is None:
+        fit(make_trainer(recipe.run, callbacks=extras), module)
+    elif before["steps_done"] < recipe.run.steps:
+        fit(make_trainer(recipe.run, callbacks=extras, done=before["steps_done"]), module, checkpoint=path)
+    else:  # all steps are done; the averaged weights, where there are any, are what a checkpoint holds here
+        module.load_state_dict(before["state_dict"])
     export(module, folder / "export")
     return folder
 
@@ -74,23 +85,44 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """Write the resolved recipe into the run folder, or check it against the one there."""
     path = folder / CONFIG
     if not resume and (folder / "checkpoints").exists():
-        raise ConfigError(f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name=")
+        raise ConfigError(
+            f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name="
+        )
     if resume and path.is_file():
-        kind = DiffusionRecipe if isinstance(recipe, DiffusionRecipe) else TokenizerRecipe
-        before = kind.load(path)
-        if before != recipe:
-            raise ConfigError(f"the recipe differs from the one in {path}; resume with the same settings")
+        changed = _changes(path, recipe)
+        if changed:
+            raise ConfigError(
+                f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     recipe.save(path)
+
+
+def _changes(path: Path, recipe: Recipe) -> list[str]:
+    """The settings in which a recipe differs from the one in a file."""
+    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
+        return ["kind"]
+    before, now = (_leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _leaves(values: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(values, dict):
+        nested = [_leaves(value, f"{name}.{key}" if name else key) for key, value in values.items()]
+        return {path: value for entry in nested for path, value in entry.items()}
+    return {name: values}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m recipes.run", description="Run a training recipe.")
     parser.add_argument("name", help=f"one of {', '.join(registry.RECIPES)}")
-    parser.add_argument("--set", action="append", default=[], metavar="k=v", help="override a setting, as run.steps=100")
-    parser.add_argument("--print", action="store_true", help="print the resolved recipe and stop")
-    parser.add_argument("--dry-run", action="store_true", help="build everything and take two steps; write nothing")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="k=v", help="override a setting, as run.steps=100"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")
+    what.add_argument("--dry-run", action="store_true", help="build everything and take two steps; write nothing")
+    what.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     return parser
 
 

@@ -1,9 +1,12 @@
-"""Training data as a function of the step number: resuming needs no data state."""
+"""What every recipe's module shares: its own count of optimiser steps, from which all its data follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+import lightning as L
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, IterableDataset
 
 
@@ -15,10 +18,38 @@ class _Steps(IterableDataset[int]):
             step += 1
 
 
-def step_loader() -> DataLoader[int]:
-    """An endless loader of nothing but ticks.
+class StepModule(L.LightningModule):
+    """A module that builds the batch of step k from (seed, k) alone.
 
-    Modules count their own optimiser steps and build the batch of step k from (seed, k) alone, so a run that is
-    resumed at any step goes on with exactly the examples, masks and noise that it would have had.
+    So a run that is resumed at any step goes on with exactly the examples, masks and noise that it would have had,
+    and resuming needs no data state.
     """
-    return DataLoader(_Steps(), batch_size=None, num_workers=0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.steps_done = 0
+        self.values: Mapping[str, float] = {}
+        """What the last step measured, by name; "tokens" or "pictures" is how many items it learnt from."""
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """An endless loader of nothing but ticks."""
+        return DataLoader(_Steps(), batch_size=None, num_workers=0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the position in the data."""
+        checkpoint["steps_done"] = self.steps_done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was."""
+        self.steps_done = checkpoint["steps_done"]
+
+
+def log(loggers: Iterable[Logger], values: Mapping[str, float], step: int) -> None:
+    """Write values to every logger, under the 0-based step that they belong to.
+
+    Not through `LightningModule.log`, which repeats the last known value at steps that measured none.
+    """
+    for logger in loggers:
+        logger.log_metrics(dict(values), step=step)
+        logger.save()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.core.rng import generator
@@ -17,13 +15,13 @@ from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
 from recipes.optimizer import adamw, rate
-from recipes.steps import step_loader
+from recipes.steps import StepModule
 
 FIT_PICTURES = 1024
 """Pictures that the codebook is fitted to before the first step."""
 
 
-class TokenizerModule(L.LightningModule):
+class TokenizerModule(StepModule):
     """Per step: pictures of one size -> reconstruct -> losses -> update network, codebook and discriminator."""
 
     def __init__(
@@ -35,11 +33,9 @@ class TokenizerModule(L.LightningModule):
         source: Source,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False  # two optimisers
         self.recipe, self.tokenizer, self._source = recipe, tokenizer, source
         self.objective = objective
         self.adversary = torch.nn.ParameterList(objective.adversary.parameters())
-        self.steps_done = 0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One for the tokenizer, one for the discriminator where there is one."""
@@ -47,10 +43,6 @@ class TokenizerModule(L.LightningModule):
         if len(self.adversary):
             optimizers.append(torch.optim.AdamW(self.adversary, lr=self.recipe.discriminator_lr, betas=(0.5, 0.9)))
         return optimizers
-
-    def train_dataloader(self) -> DataLoader[int]:
-        """Ticks; `pictures` makes the data."""
-        return step_loader()
 
     def pictures(self, first: int, count: int) -> list[Tensor]:
         """Pictures `first` .. `first + count - 1` of the source, one batch [B, 3, H, W] per size."""
@@ -102,12 +94,14 @@ class TokenizerModule(L.LightningModule):
                 parts[name] = parts.get(name, 0.0) + float(part.detach()) * share
             latents.append(made.latents.detach().flatten(2).transpose(1, 2).flatten(0, 1))
             codes.append(made.quantized.codes.flatten())
+        parts["grad_norm"] = float(
+            torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.recipe.optimizer.clip)
+        )
         if not all(np.isfinite(value) for value in parts.values()):
             raise TrainingError(
-                f"a loss is not finite at step {step}: {parts}; lower optimizer.lr (now {self.recipe.optimizer.lr})"
-                " and resume from the last checkpoint"
+                f"a loss or gradient is not finite at step {step}: {parts}; start again under another run.name with a"
+                f" lower optimizer.lr (now {self.recipe.optimizer.lr})"
             )
-        torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.recipe.optimizer.clip)
         first.step()
         first.zero_grad()
         for other in others:
@@ -118,16 +112,9 @@ class TokenizerModule(L.LightningModule):
             rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
         )
         self.steps_done += 1
-        used = float(flat.unique().numel())
-        self.log_dict({**parts, "codes_in_batch": used, "revived": float(revived), "pictures": float(run.batch_size)})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the position in the data."""
-        checkpoint["steps_done"] = self.steps_done
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was."""
-        self.steps_done = checkpoint["steps_done"]
+        used = float((torch.bincount(flat) > 0).sum())
+        counts = {"codes_in_batch": used, "revived": float(revived), "pictures": float(run.batch_size)}
+        self.values = {**parts, **counts}
 
     def _generator(self, *names: str | int) -> torch.Generator:
         return generator(self.recipe.run.seed, "tokenizer", *names, device=self.device)

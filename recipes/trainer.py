@@ -1,27 +1,43 @@
-"""The Lightning trainer of every recipe: run folder, loggers, checkpoints, precision."""
+"""The Lightning trainer of every recipe: run folder, loggers, precision, and how a run starts and stops."""
 
 from __future__ import annotations
 
+import csv
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from dimoo.core.errors import CheckpointError
+from dimoo.core.errors import TrainingError
 from recipes.callbacks import RunProgress
 from recipes.config import RunConfig
+from recipes.saving import Saving
+from recipes.steps import StepModule
 
-LAST = "last.ckpt"
+UNFOUNDED = (
+    # Inside Lightning, for those who maintain it.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Steps carry no data state: recipes.steps.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
+    # `_csv` puts the rows back.
+    r"Experiment logs directory .* exists and is not empty",
+)
+"""Warnings of other libraries that do not apply here."""
 
 
 def run_folder(run: RunConfig) -> Path:
     """Where a run keeps everything: config, logs, checkpoints, pictures, export."""
     return Path(run.folder) / run.name
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run keeps its checkpoint."""
+    return folder / "checkpoints" / "last.ckpt"
 
 
 def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf16-mixed"]:
@@ -35,23 +51,21 @@ def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf
     return "bf16-mixed" if choice == "bf16" else "32-true"
 
 
-def make_trainer(run: RunConfig, *, callbacks: Sequence[L.Callback] = (), dry: bool = False) -> L.Trainer:
-    """A trainer for `run.steps` optimiser steps; `dry` takes two steps and writes nothing."""
+def make_trainer(
+    run: RunConfig, *, callbacks: Sequence[L.Callback] = (), done: int = 0, dry: bool = False
+) -> L.Trainer:
+    """A trainer for `run.steps` optimiser steps, of which `done` were taken before; `dry` takes two, writes nothing."""
     folder = run_folder(run)
     steps = min(2, run.steps) if dry else run.steps
     loggers: list[Logger] = []
-    parts: list[L.Callback] = [RunProgress(steps=steps, every=1 if dry else run.log_every), *callbacks]
+    parts: list[L.Callback] = [*callbacks, RunProgress(steps=steps, every=1 if dry else run.log_every)]
     if not dry:
-        loggers = [CSVLogger(folder, name="", version="csv"), TensorBoardLogger(folder, name="", version="tensorboard")]
-        parts.append(
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                save_last=True,
-                save_top_k=0,
-                every_n_train_steps=run.save_every,
-                enable_version_counter=False,
-            )
-        )
+        # What was logged after the checkpoint that the run resumes from will be logged again.
+        loggers = [
+            _csv(folder, done),
+            TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done or None),
+        ]
+        parts.append(Saving(checkpoint_path(folder), steps=steps, every=run.save_every))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         max_steps=-1,
@@ -62,7 +76,7 @@ def make_trainer(run: RunConfig, *, callbacks: Sequence[L.Callback] = (), dry: b
         precision=precision(run.precision),
         logger=loggers,
         callbacks=parts,
-        log_every_n_steps=run.log_every,
+        log_every_n_steps=1,  # how often values are logged is RunProgress's affair
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=not dry,
@@ -70,16 +84,39 @@ def make_trainer(run: RunConfig, *, callbacks: Sequence[L.Callback] = (), dry: b
     )
 
 
-def resume_path(folder: Path) -> Path:
-    """The newest checkpoint of a run.
+def fit(trainer: L.Trainer, module: StepModule, *, checkpoint: Path | None = None) -> None:
+    """Train, from a checkpoint on where one is given.
 
     Raises:
-        CheckpointError: the folder has none.
+        TrainingError: the loss is not finite, or the run was stopped from outside.
     """
-    path = folder / "checkpoints" / LAST
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint to resume from at {path}; start the run without --resume")
-    return path
+    with warnings.catch_warnings():
+        for message in UNFOUNDED:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+        except SystemExit as error:  # what Lightning makes of SIGTERM, and of a Ctrl-C outside of the steps
+            raise TrainingError(
+                f"stopped in the middle of step {module.steps_done}; --resume goes on from the last checkpoint"
+            ) from error
+
+
+def _csv(folder: Path, done: int) -> CSVLogger:
+    """A logger to `csv/metrics.csv` that keeps the rows of the first `done` steps; Lightning's own drops them."""
+    path, kept = folder / "csv" / "metrics.csv", []
+    if done and path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if int(row["step"]) < done]
+    logger = CSVLogger(folder, name="", version="csv")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNFOUNDED[-1])
+        for row in kept:
+            values: dict[str, torch.Tensor | float] = {
+                name: float(value) for name, value in row.items() if value and name != "step"
+            }
+            logger.log_metrics(values, step=int(row["step"]))
+        logger.save()
+    return logger
 
 
 def _has_amx() -> bool:

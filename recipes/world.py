@@ -6,7 +6,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.data.world.config import WorldConfig
 from dimoo.diffusion.config import AntitheticTimesConfig, CosineConfig, ExactCountConfig, MeanOverMaskedConfig
-from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.config import (
     ImageTokenizerConfig,
     ObjectiveConfig,
@@ -73,10 +73,10 @@ def world_base() -> DiffusionRecipe:
     Command: python -m recipes.run world_base --set image_tokenizer=runs/world_tokenizer/export
     """
     return DiffusionRecipe(
-        run=RunConfig(name="world_base", steps=12_000, batch_size=16, sample_every=1000, save_every=250),
+        run=RunConfig(name="world_base", steps=14_000, batch_size=16, sample_every=1000, save_every=250),
         optimizer=OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.25),
         source=WorldSourceConfig(
-            phases=(Phase(share=0.3, world=easy_world()), Phase(share=0.7, world=mini_world()))
+            phases=(Phase(share=0.35, world=easy_world()), Phase(share=0.65, world=mini_world()))
         ),
         image_tokenizer="mini",
         text_tokenizer="mini",
@@ -84,9 +84,15 @@ def world_base() -> DiffusionRecipe:
             systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, max_prompt_tokens=256
         ),
         backbone=BackboneConfig(
-            d_model=256, layers=6, heads=4, kv_heads=4, mlp_hidden=704, vocab_size=TEXT_IDS + CODES, rope_theta=10_000.0
+            d_model=192,
+            layers=6,
+            heads=6,
+            kv_heads=6,
+            mlp_hidden=512,
+            vocab_size=TEXT_IDS + CODES,
+            rope_theta=10_000.0,
         ),
-        mixture=MixtureConfig(),
+        mixture=MixtureConfig(text_to_image=0.55, question=0.3, caption=0.15),
         schedule=CosineConfig(),
         times=AntitheticTimesConfig(),
         corruption=ExactCountConfig(),

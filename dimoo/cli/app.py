@@ -17,7 +17,8 @@ from dimoo.version import __version__
 class _Commands(TyperGroup):
     """Ends a command on an error of ours with its message on stderr and exit status 1, without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; `ctx` is typer's context."""
         try:
             return super().invoke(ctx)
         except DimooError as error:

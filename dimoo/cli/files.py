@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from dimoo.core.errors import DataError, RequestError
-from dimoo.data.example import read_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(path: Path) -> Image:
     """A picture file in RGB, upright.
 
     Raises:
         RequestError: the file is missing or is no picture.
     """
+    from PIL import Image
+
+    from dimoo.data.example import read_image
+
     try:
         return Image.fromarray(read_image(path))
     except DataError as error:
@@ -28,6 +33,8 @@ def output_paths(path: Path, count: int) -> list[Path]:
     Raises:
         RequestError: the ending names no picture format, or the folder cannot be made.
     """
+    from PIL import Image
+
     Image.init()
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise RequestError(f"cannot write {str(path)!r}: its ending names no picture format; use .png")
@@ -40,7 +47,7 @@ def output_paths(path: Path, count: int) -> list[Path]:
     return [path.with_stem(f"{path.stem}-{index}") for index in range(count)]
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
+def write_picture(picture: Image, path: Path) -> None:
     """Write a picture in the format that the ending names.
 
     Raises:

@@ -16,7 +16,10 @@ def info(
     model: Annotated[str, typer.Argument(metavar="FOLDER", help='A checkpoint folder, or "mini".')] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a model's architecture, vocabulary, tokenizers, files and sampling defaults."""
+    """Show what a checkpoint holds.
+
+    Architecture, vocabulary, tokenizers with fingerprints, sampling defaults and file sizes.
+    """
     facts = describe(model)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """"64x48" -> (64, 48): height, then width.
+@dataclass(frozen=True)
+class Size:
+    """Of a picture, in pixels."""
+
+    height: int
+    width: int
+
+
+def parse_size(text: str) -> Size:
+    """`64x48` -> height 64, width 48.
 
     Raises:
         typer.BadParameter: the text is not of that form.
@@ -17,7 +26,7 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)[xX]([1-9]\d*)", text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size; write HEIGHTxWIDTH in pixels, as 64x64")
-    return int(match[1]), int(match[2])
+    return Size(int(match[1]), int(match[2]))
 
 
 Model = Annotated[

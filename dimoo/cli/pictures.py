@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import Model, Seed, parse_size
+from dimoo.cli.options import Model, Seed, Size, parse_size
 
 if TYPE_CHECKING:
     from dimoo.tasks.config import ImageSettings
@@ -25,10 +25,10 @@ Temperature = Annotated[
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw; several: a batch.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; several: a batch.")],
     out: Out,
     size: Annotated[
-        tuple[int, int] | None,
+        Size | None,
         typer.Option(parser=parse_size, metavar="HEIGHTxWIDTH", help="In pixels.  [default: the model's]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Picture i of a batch gets seed + i.")] = 0,
@@ -37,13 +37,18 @@ def generate(
     guidance: Guidance = None,
     temperature: Temperature = None,
 ) -> None:
-    """Draw pictures from words; several prompts write F-0.png, F-1.png ..."""
+    """Draw pictures from words.
+
+    Prints the path of each picture; several prompts write F-0.png, F-1.png ...
+    """
     paths = output_paths(out, len(prompts))
     from dimoo.tasks.assemble import load
 
     dimoo = load(model)
     settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
-    for picture, path in zip(dimoo.generate(prompts, size=size, seed=seed, settings=settings), paths, strict=True):
+    pixels = None if size is None else (size.height, size.width)
+    made = dimoo.generate(prompts, size=pixels, seed=seed, settings=settings)
+    for picture, path in zip(made, paths, strict=True):
         write_picture(picture, path)
         typer.echo(path)
 
@@ -59,7 +64,10 @@ def inpaint(
     guidance: Guidance = None,
     temperature: Temperature = None,
 ) -> None:
-    """Make the masked region of a picture anew; every pixel outside the mask stays as it was."""
+    """Make a masked region of a picture anew.
+
+    Every pixel outside the mask stays as it was. Prints the path of the new picture.
+    """
     (path,) = output_paths(out, 1)
     before, region = read_picture(picture), read_picture(mask)
     from dimoo.tasks.assemble import load
@@ -76,7 +84,10 @@ def ask(
     seed: Seed = 0,
     model: Model = "mini",
 ) -> None:
-    """Answer a question about a picture; the answer alone goes to stdout."""
+    """Answer a question about a picture.
+
+    Prints the answer and nothing else.
+    """
     seen = read_picture(picture)
     from dimoo.tasks.assemble import load
 
@@ -84,7 +95,10 @@ def ask(
 
 
 def caption(picture: Picture, seed: Seed = 0, model: Model = "mini") -> None:
-    """Describe a picture; the description alone goes to stdout."""
+    """Describe a picture.
+
+    Prints the description and nothing else.
+    """
     seen = read_picture(picture)
     from dimoo.tasks.assemble import load
 

@@ -22,7 +22,10 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
-    """Train with a recipe, in a checkout of the repository."""
+    """Run a training recipe.
+
+    The same as `python -m recipes.run`. Recipes come with a checkout of the repository.
+    """
     arguments = [name, *(f"--set={change}" for change in changes or [])]
     arguments += ["--print"] * show + ["--dry-run"] * dry_run + ["--resume"] * resume
     try:
@@ -33,7 +36,7 @@ def train(
         if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
             raise
         raise BackendError(
-            f'training needs {error.name!r}, which is not installed; clone the repository and run pip install -e ".[train]"'
-            " in it"
+            f"training needs {error.name!r}, which is not installed;"
+            ' clone the repository and run pip install -e ".[train]" in it'
         ) from error
     raise typer.Exit(status)

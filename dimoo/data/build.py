@@ -29,7 +29,9 @@ def build_source(config: SourceConfig, *, seed: int, examples: int) -> Source:
         case WorldSourceConfig():
             shares = [phase.share for phase in config.phases]
             starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
-            return Curriculum(sources=[WorldSource(phase.world, seed) for phase in config.phases], starts=starts)
+            return Curriculum(
+                sources=[WorldSource(phase.world, seed) for phase in config.phases], starts=starts
+            )
         case FolderSourceConfig():
             return Endless(source=FolderSource(Path(config.path)), seed=seed, canvas=config.size)
         case JsonlSourceConfig():

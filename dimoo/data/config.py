@@ -29,7 +29,9 @@ class WorldSourceConfig(StrictConfig):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
-            raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases)}, not to 1")
+            raise ValueError(
+                f"the shares of the phases sum to {sum(phase.share for phase in self.phases)}, not to 1"
+            )
         return self
 
 

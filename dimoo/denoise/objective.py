@@ -46,9 +46,7 @@ class Loss:
     def by_kind(self, noisy: Noisy) -> Mapping[str, Tensor]:
         """The nll of the masked tokens by kind of target ("image", "text", "padding"), to be logged."""
         kinds = [target.kind for target in noisy.batch.targets]
-        return {
-            kind: self.nll[_members(kinds, kind, noisy.groups.group)] for kind in dict.fromkeys(kinds)
-        }
+        return {kind: self.nll[_members(kinds, kind, noisy.groups.group)] for kind in dict.fromkeys(kinds)}
 
 
 @dataclass(frozen=True, kw_only=True)

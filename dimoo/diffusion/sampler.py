@@ -84,7 +84,9 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
         canvas = _stop_early(canvas, start, open_spans, step)
         open_spans = _unfinished(canvas, open_spans, step=step + 1)
         left = int(canvas.masked.sum())
-        yield State(step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total)
+        yield State(
+            step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total
+        )
 
 
 def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> Canvas:

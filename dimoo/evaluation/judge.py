@@ -1,7 +1,7 @@
 """An exact judge of pictures of the built-in world: explain a picture by drawing it again.
 
 No network: since the world's sprites are known, "what is in the picture" is the question which sprites, drawn on
-which background, leave the least squared error.
+which background, leave the least error.
 
 Axes: B = batch, H W = pixels, K = background colours, N = nouns, s = a sprite's side, P = candidates (a noun of a
 size at a place).
@@ -23,11 +23,14 @@ from dimoo.core.errors import RequestError
 from dimoo.data.world.atlas import sprite
 from dimoo.data.world.config import WorldConfig
 from dimoo.data.world.palette import PALETTE
+from dimoo.data.world.render import render
 from dimoo.data.world.scene import Background, Entity, Scene
 
+Floats = NDArray[np.float32]
+
 REACH = 0.02
-"""Squared colour distance, of three channels in 0..1, from which on a pixel says nothing about the background."""
-EDGE_PRICE = 0.04
+"""Squared colour distance, of three channels in 0..1, from which on a pixel is as wrong as can be: an outlier."""
+EDGE_PRICE = 0.02
 """Share of the pixels that a second background colour must explain before it is believed."""
 
 
@@ -51,7 +54,8 @@ class Judge:
 
     and its score is 1 - |X - D|^2 / max(|X|^2, |D|^2), both over the sprite's square: low where the picture lacks what
     the sprite has, and where it has much that the sprite lacks. Objects do not overlap, so their gains add up; they
-    are taken greedily, the largest gain first.
+    are taken greedily, the largest gain first. Places are those of the world, multiples of `world.align`. This is done
+    for the best background of one colour and for the best of two, and the better explanation wins.
     """
 
     world: WorldConfig
@@ -62,72 +66,73 @@ class Judge:
         """Judge pictures of one size, uint8 [B, H, W, 3].
 
         Raises:
-            RequestError: they are not RGB pictures of 8 bits.
+            RequestError: they are not RGB pictures of 8 bits, or are smaller than a big object.
         """
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
             raise RequestError(
                 f"the judge takes uint8 [B, H, W, 3], not {pictures.dtype} {list(pictures.shape)}; convert to RGB"
             )
         height, width = pictures.shape[1:3]
+        if min(height, width) < self.world.big:
+            raise RequestError(
+                f"pictures of {height}x{width} are smaller than a big object; use {self.world.big} px or more a side"
+            )
         image = pictures.astype(np.float32) / 255
-        empty = [
-            Scene(height=height, width=width, background=self._background(cost), entities=())
-            for cost in self._misfit(image)
-        ]
-        ground = np.stack([_paint(scene) for scene in empty])
-        gains, scores, entities = self._candidates(image, ground)
-        return [
-            self._choose(scene, gain, score, entities)
-            for scene, gain, score in zip(empty, gains, scores, strict=True)
-        ]
+        misfit = self._misfit(image)
+        plain = self._explain(image, [self._one_color(cost) for cost in misfit])
+        split = self._explain(image, [self._two_colors(cost) for cost in misfit])
+        return [min(pair, key=lambda seen: _error(one, seen.scene)) for one, *pair in zip(image, plain, split, strict=True)]
 
-    def _misfit(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _misfit(self, image: Floats) -> Floats:
         """How badly each background colour fits each pixel: [B, H, W, 3] -> [B, K, H, W] in 0..REACH."""
         palette = np.array([PALETTE[color] for color in self.world.colors], np.float32) / 255
         distance = np.square(image[:, None] - palette[:, None, None, :]).sum(-1)
         return np.minimum(distance, REACH)
 
-    def _background(self, misfit: NDArray[np.float32]) -> Background:
-        """The one or two colours that leave the least misfit [K, H, W], objects being outliers."""
-        colors, total = self.world.colors, misfit.sum((1, 2))
-        best, cost = Background(colors=(colors[int(total.argmin())],)), float(total.min())
-        cost -= EDGE_PRICE * REACH * misfit[0].size
-        for axis, lines in (("x", misfit.sum(1)), ("y", misfit.sum(2))):
+    def _one_color(self, misfit: Floats) -> Background:
+        """The colour of least misfit [K, H, W]; objects are outliers."""
+        return Background(colors=(self.world.colors[int(misfit.sum((1, 2)).argmin())],))
+
+    def _two_colors(self, misfit: Floats) -> Background:
+        """The colours and the edge of least misfit [K, H, W]; one colour, if no two different ones are better."""
+        best, least = self._one_color(misfit), np.inf
+        axes: tuple[tuple[Literal["x", "y"], Floats], ...] = (("x", misfit.sum(1)), ("y", misfit.sum(2)))
+        for axis, lines in axes:
             edges = np.arange(self.world.align, lines.shape[1], self.world.align)
             before = lines.cumsum(1)[:, edges - 1]
-            after = total[:, None] - before
-            split = before.min(0) + after.min(0)
-            at = int(split.argmin())
-            first, second = int(before[:, at].argmin()), int(after[:, at].argmin())
-            if split[at] < cost and first != second:
-                side: Literal["x", "y"] = "x" if axis == "x" else "y"
-                best = Background(colors=(colors[first], colors[second]), axis=side, edge=int(edges[at]))
-                cost = float(split[at])
+            after = lines.sum(1, keepdims=True) - before
+            total = np.where(before.argmin(0) == after.argmin(0), np.inf, before.min(0) + after.min(0))
+            if total.size and total.min() < least:
+                at, least = int(total.argmin()), total.min()
+                colors = (self.world.colors[int(side[:, at].argmin())] for side in (before, after))
+                best = Background(colors=tuple(colors), axis=axis, edge=int(edges[at]))
         return best
 
-    def _candidates(
-        self, image: NDArray[np.float32], ground: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[Entity]]:
-        """Gain and score [B, P] of all candidates, for pictures and bare backgrounds [B, H, W, 3]."""
-        below = torch.from_numpy(ground).permute(0, 3, 1, 2)
+    def _explain(self, image: Floats, backgrounds: Sequence[Background]) -> list[Seen]:
+        """The best objects for pictures [B, H, W, 3] on given backgrounds."""
+        height, width = image.shape[1:3]
+        empty = [Scene(height=height, width=width, background=ground, entities=()) for ground in backgrounds]
+        below = torch.from_numpy(np.stack([_drawn(scene) for scene in empty])).permute(0, 3, 1, 2)
         rest = torch.from_numpy(image).permute(0, 3, 1, 2) - below
         gains, scores, entities = [], [], []
+        step = self.world.align
         for name, side in self.world.sizes.items():
-            gain, score = _match(rest, below, _sprites(self.world.words, side), stride=self.world.align)
+            gain, score = match(rest, below, _sprites(self.world.words, side), stride=step)
             gains.append(gain.flatten(1).numpy())
             scores.append(score.flatten(1).numpy())
             entities += [
-                Entity(noun=noun, size_name=name, size_px=side, x=x * self.world.align, y=y * self.world.align)
+                Entity(noun=noun, size_name=name, size_px=side, x=x * step, y=y * step)
                 for noun in self.world.words
                 for y in range(gain.shape[2])
                 for x in range(gain.shape[3])
             ]
-        return np.concatenate(gains, 1), np.concatenate(scores, 1), entities
+        return [
+            self._choose(scene, gain, score, entities)
+            for scene, gain, score in zip(empty, np.concatenate(gains, 1), np.concatenate(scores, 1), strict=True)
+        ]
 
-    def _choose(
-        self, empty: Scene, gain: NDArray[np.float32], score: NDArray[np.float32], entities: Sequence[Entity]
-    ) -> Seen:
-        """The best candidates that do not overlap."""
+    def _choose(self, empty: Scene, gain: Floats, score: Floats, entities: Sequence[Entity]) -> Seen:
+        """The best of P candidates that do not overlap."""
         good = np.flatnonzero((score >= self.accept) & (gain > 0))
         chosen: list[int] = []
         for index in good[np.argsort(-gain[good], kind="stable")]:
@@ -137,8 +142,8 @@ class Judge:
         return Seen(scene=scene, scores=tuple(float(score[index]) for index in chosen))
 
 
-def _match(rest: Tensor, below: Tensor, sprites: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
-    """Gain and score of every sprite at every place.
+def match(rest: Tensor, below: Tensor, sprites: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
+    """Gain and score (see `Judge`) of every sprite at every place, by three convolutions.
 
     Args:
         rest: pictures minus their backgrounds, X [B, 3, H, W].
@@ -150,16 +155,12 @@ def _match(rest: Tensor, below: Tensor, sprites: Tensor, *, stride: int) -> tupl
         [B, N, rows, columns] each.
     """
     p, a = sprites[:, :3], sprites[:, 3:]
-
-    def correlate(pixels: Tensor, weights: Tensor) -> Tensor:
-        return conv2d(pixels, weights, stride=stride)
-
     # <X, D> = <X, p> - <X.B, a> and |D|^2 = |p|^2 - 2 <B, ap> + <B.B, a^2>: exact for any background.
-    overlap = correlate(torch.cat([rest, (rest * below).sum(1, keepdim=True)], 1), torch.cat([p, -a], 1))
-    change = p.square().sum((1, 2, 3))[:, None, None] + correlate(
-        torch.cat([below, below.square().sum(1, keepdim=True)], 1), torch.cat([-2 * a * p, a.square()], 1)
-    )
-    shown = correlate(rest.square().sum(1, keepdim=True), torch.ones_like(a[:1]))
+    x_and_xb = torch.cat([rest, (rest * below).sum(1, keepdim=True)], 1)
+    b_and_bb = torch.cat([below, below.square().sum(1, keepdim=True)], 1)
+    overlap = conv2d(x_and_xb, torch.cat([p, -a], 1), stride=stride)
+    change = conv2d(b_and_bb, torch.cat([-2 * a * p, a.square()], 1), p.square().sum((1, 2, 3)), stride=stride)
+    shown = conv2d(rest.square().sum(1, keepdim=True), torch.ones_like(a[:1]), stride=stride)
     gain = 2 * overlap - change
     return gain, 1 - (shown - gain) / torch.maximum(shown, change).clamp_min(1e-6)
 
@@ -169,7 +170,12 @@ def _sprites(nouns: Sequence[str], side: int) -> Tensor:
     return torch.from_numpy(np.stack([sprite(noun, side) for noun in nouns])).permute(0, 3, 1, 2).contiguous()
 
 
-def _paint(scene: Scene) -> NDArray[np.float32]:
-    """The background alone, float32 [H, W, 3] in 0..1."""
-    from dimoo.data.world.render import render
-    return render(replace(scene, entities=())).astype(np.float32) / 255
+def _drawn(scene: Scene) -> Floats:
+    """A scene as float32 [H, W, 3] in 0..1."""
+    return render(scene).astype(np.float32) / 255
+
+
+def _error(image: Floats, scene: Scene) -> float:
+    """What a scene leaves unexplained of a picture [H, W, 3]: mean bounded error, and the price of an edge."""
+    wrong = np.minimum(np.square(image - _drawn(scene)).sum(-1), REACH).mean()
+    return float(wrong) + EDGE_PRICE * REACH * (len(scene.background.colors) - 1)

@@ -1,10 +1,10 @@
 """A checkpoint folder <-> a Dimoo.
 
-    config.json          architecture, vocabulary, prompt template, sampling defaults (`ModelConfig`)
-    model.safetensors    backbone weights
-    tokenizer.json       text tokenizer
-    image_tokenizer/     config.json and model.safetensors of the image tokenizer
-    README.md            the model card
+config.json          architecture, vocabulary, prompt template, sampling defaults (`ModelConfig`)
+model.safetensors    backbone weights
+tokenizer.json       text tokenizer
+image_tokenizer/     config.json and model.safetensors of the image tokenizer
+README.md            the model card
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def resolve(path: str | Path) -> Path:
     return folder
 
 
-def load(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Dimoo:
+def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Dimoo:
     """Load a model.
 
     Args:
@@ -63,8 +61,14 @@ def load(
             f"the vocabulary in {folder / CONFIG} has {config.vocabulary.size} ids, the backbone"
             f" {config.backbone.vocab_size}; they must agree"
         )
+    text_tokenizer = TextTokenizer.load(folder / TEXT)
+    if text_tokenizer.size > config.vocabulary.text_size:
+        raise CheckpointError(
+            f"the text tokenizer in {folder / TEXT} has {text_tokenizer.size} ids, the vocabulary room for"
+            f" {config.vocabulary.text_size}"
+        )
     image_tokenizer = load_image_tokenizer(folder / IMAGE).to(device).eval()
-    codes = config.vocabulary.modality(image_tokenizer.modality).size
+    codes = {entry.name: entry.size for entry in config.vocabulary.modalities}.get(image_tokenizer.modality, 0)
     if codes != image_tokenizer.codebook_size:
         raise CheckpointError(
             f"the image tokenizer in {folder / IMAGE} has {image_tokenizer.codebook_size} codes, the vocabulary {codes}"
@@ -73,19 +77,16 @@ def load(
         backbone = build_backbone(config.backbone)
     backbone.to_empty(device=device).to(dtype)
     load_exact(backbone, read_tensors(folder / WEIGHTS))
-    return Dimoo(
-        config,
-        backbone=backbone,
-        text_tokenizer=TextTokenizer.load(folder / TEXT),
-        image_tokenizer=image_tokenizer,
-    )
+    return Dimoo(config, backbone=backbone, text_tokenizer=text_tokenizer, image_tokenizer=image_tokenizer)
 
 
 def save(model: Dimoo, folder: Path, *, dtype: torch.dtype = torch.bfloat16, card: str = "") -> None:
     """Write a checkpoint folder that `load` reads; weights are stored in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG)
-    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.backbone.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.backbone.state_dict().items()
+    }
     save_file(tensors, folder / WEIGHTS)
     model.prompts.text.save(folder / TEXT)
     tokenizer = model.kit.image_tokenizer
@@ -107,4 +108,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is corrupt or no safetensors file: {error}; download or copy it again") from error
+        raise CheckpointError(
+            f"{path} is corrupt or no safetensors file: {error}; download or copy it again"
+        ) from error

@@ -35,7 +35,7 @@ def inpaint(kit: Kit, request: InpaintRequest, settings: ImageSettings) -> Job[I
     if not bool(region.any()):
         raise RequestError("the mask selects no pixel; paint what is to be made anew in white")
     codes = kit.encode(image)
-    remade = max_pool2d(region[None].float(), tokenizer.downsampling, tokenizer.downsampling)[0] > 0  # type: ignore[arg-type]
+    remade = max_pool2d(region[None].float(), tokenizer.downsampling, tokenizer.downsampling)[0] > 0
     grid = Grid(modality=tokenizer.modality, shape=shape, codes=codes, keep=~remade)
 
     def read(ids: Tensor) -> Image.Image:

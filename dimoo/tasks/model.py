@@ -31,7 +31,12 @@ class Dimoo:
     """
 
     def __init__(
-        self, config: ModelConfig, *, backbone: Backbone, text_tokenizer: TextTokenizer, image_tokenizer: Tokenizer
+        self,
+        config: ModelConfig,
+        *,
+        backbone: Backbone,
+        text_tokenizer: TextTokenizer,
+        image_tokenizer: Tokenizer,
     ) -> None:
         self.config = config
         self.backbone = backbone.eval()
@@ -61,10 +66,12 @@ class Dimoo:
                 differ.
         """
         words = [prompts] if isinstance(prompts, str) else list(prompts)
-        sizes = _each(size or self.config.image_size, len(words), "sizes")
+        sizes = _each(self.config.image_size if size is None else size, len(words), "sizes")
         seeds = [seed + index for index in range(len(words))] if isinstance(seed, int) else list(seed)
         if len(seeds) != len(words):
-            raise RequestError(f"{len(words)} prompts but {len(seeds)} seeds; give one seed, or one for each prompt")
+            raise RequestError(
+                f"{len(words)} prompts but {len(seeds)} seeds; give one seed, or one for each prompt"
+            )
         requests = [
             GenerateRequest(prompt=prompt, height=height, width=width, seed=own)
             for prompt, (height, width), own in zip(words, sizes, seeds, strict=True)
@@ -96,27 +103,37 @@ class Dimoo:
         """The answer to a question about one or several pictures.
 
         Raises:
-            RequestError: there is no image or question, a size is off the grid, or the question is too long.
+            RequestError: there is no image or question, a size is off the grid, the question is too long, or no
+                token is planned for the answer.
         """
         pictures = (images,) if isinstance(images, Image) else tuple(images)
-        request = AskRequest(
-            images=pictures, question=question, tokens=tokens or self.config.answer_tokens, seed=seed
-        )
+        planned = self.config.answer_tokens if tokens is None else tokens
+        request = AskRequest(images=pictures, question=question, tokens=planned, seed=seed)
         answer: str = self.run([request], text=settings)[0]
         return answer
 
     def caption(self, image: Image, *, seed: int = 0, settings: TextSettings | None = None) -> str:
         """A description of a picture."""
-        return self.ask(image, CAPTION_REQUEST, tokens=self.config.caption_tokens, seed=seed, settings=settings)
+        return self.ask(
+            image, CAPTION_REQUEST, tokens=self.config.caption_tokens, seed=seed, settings=settings
+        )
 
     def run(
-        self, requests: Sequence[Request], *, image: ImageSettings | None = None, text: TextSettings | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        image: ImageSettings | None = None,
+        text: TextSettings | None = None,
     ) -> list[Any]:
         """Any mixture of requests and sizes in one batch; a picture or a string for each, in order."""
         return engine.run(self.backbone, self.config.vocabulary, self._jobs(requests, image, text))
 
     def stream(
-        self, requests: Sequence[Request], *, image: ImageSettings | None = None, text: TextSettings | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        image: ImageSettings | None = None,
+        text: TextSettings | None = None,
     ) -> Iterator[State]:
         """The states of the same denoising, step by step; stop iterating to cancel."""
         jobs = self._jobs(requests, image, text)
@@ -126,7 +143,9 @@ class Dimoo:
     def _jobs(
         self, requests: Sequence[Request], image: ImageSettings | None, text: TextSettings | None
     ) -> list[Job[Any]]:
-        return [self._job(request, image or self.config.image, text or self.config.text) for request in requests]
+        return [
+            self._job(request, image or self.config.image, text or self.config.text) for request in requests
+        ]
 
     def _job(self, request: Request, image: ImageSettings, text: TextSettings) -> Job[Any]:
         match request:

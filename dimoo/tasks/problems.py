@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.problem import CONDITION, Problem
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 UNCONDITIONAL = "unconditional"
-TEXT_TO_IMAGE = "text_to_image"
-UNDERSTANDING = "understanding"
 CAPTION_REQUEST = "describe the picture"
 """What the user says to get a caption."""
 

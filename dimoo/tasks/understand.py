@@ -19,12 +19,15 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings) -> Job[str]:
     """The job of answering a question (or captioning: a caption is the answer to the request for one).
 
     Raises:
-        RequestError: there is no image or no question, a size is off the grid, or the question is too long.
+        RequestError: there is no image or no question, a size is off the grid, the question is too long, or no
+            token is planned for the answer.
     """
     if not request.images:
         raise RequestError("a question needs at least one image")
     if not request.question.strip():
         raise RequestError("the question is empty; say what you want to know")
+    if request.tokens < 1:
+        raise RequestError(f"an answer of {request.tokens} tokens cannot hold anything; plan at least 1")
     modality = kit.image_tokenizer.modality
     grids = [Grid.of(modality, kit.encode(as_rgb(image))) for image in request.images]
 

@@ -57,7 +57,9 @@ class GridLayout:
         if tuple(codes.shape) != shape:
             raise DataError(f"codes of shape {tuple(codes.shape)} do not fit the grid {shape}")
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise DataError(f"codes must lie in 0..{self.codebook_size - 1}, found {int(codes.min())}..{int(codes.max())}")
+            raise DataError(
+                f"codes must lie in 0..{self.codebook_size - 1}, found {int(codes.min())}..{int(codes.max())}"
+            )
         book = torch.arange(self.codebooks).repeat(prod(self.grid))
         ids = torch.full((self.length,), self.end_of_line, dtype=torch.int64)
         ids[self.is_code()] = codes.flatten().cpu() + self.start + book * self.codebook_size

@@ -91,7 +91,9 @@ class Prompts:
             return join([start, Document.target([vocabulary.mask] * length, TEXT, "text"), end])
         ids = [*self.text.encode(self.text.defuse(answer)), vocabulary.answer_end]
         if len(ids) > length:
-            raise RequestError(f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it")
+            raise RequestError(
+                f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it"
+            )
         body = [Document.target(ids, TEXT, "text")]
         if len(ids) < length:
             body.append(Document.target([vocabulary.pad] * (length - len(ids)), TEXT, "padding"))
@@ -136,7 +138,9 @@ class Prompts:
         body = Document.given(ids)
         if target:
             every = Document.target(ids, grid.modality, grid.modality)
-            body = Document(ids=ids, group=torch.where(is_code, every.group, body.group), targets=every.targets)
+            body = Document(
+                ids=ids, group=torch.where(is_code, every.group, body.group), targets=every.targets
+            )
         return join([Document.given([entry.opening]), body, Document.given([entry.closing])])
 
     def _system(self, task: str) -> str:

@@ -84,7 +84,9 @@ class TextTokenizer:
         """
         index = self._tokenizer.token_to_id(token)
         if index is None:
-            raise CheckpointError(f"the text tokenizer has no token {token!r}; add it before building a vocabulary")
+            raise CheckpointError(
+                f"the text tokenizer has no token {token!r}; add it before building a vocabulary"
+            )
         return int(index)
 
 

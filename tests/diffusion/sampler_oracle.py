@@ -41,9 +41,7 @@ class FakeDenoiser:
     def _answer(self, canvas: Canvas, query: Query) -> Tensor:
         row, first = canvas.row(query.row).tolist(), sum(canvas.lengths[: query.row])
         rows = [
-            fake_logits(row, int(position) - first, branch)
-            for branch in query.branches
-            for position in query.positions
+            fake_logits(row, int(position) - first, branch) for branch in query.branches for position in query.positions
         ]
         shape = len(query.branches), len(query.positions), -1
         return torch.stack(rows).view(shape)[..., slice(*query.columns)]
@@ -92,8 +90,8 @@ def _naive_step(
     elif step + 1 == span.plan.steps:
         count = len(masked)
     else:
-        cosine = torch.cos(torch.tensor(math.pi / 2 * (step + 1) / span.plan.steps, dtype=torch.float32))
-        left = int(torch.floor(torch.tensor(sum(initial), dtype=torch.float32) * cosine))
+        cosine = torch.cos(0.5 * math.pi * torch.tensor([(step + 1) / span.plan.steps]))
+        left = int((torch.tensor(float(sum(initial))) * cosine).floor())
         count = len(masked) - min(max(1, left), len(masked) - 1)
     if not masked:
         return []

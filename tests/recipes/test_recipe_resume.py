@@ -1,0 +1,179 @@
+"""k steps + resume + rest equals all steps in one go, bit for bit, however the run was broken off."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_recipes import Tiny, checkpoint, differences, files
+
+from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
+from recipes.diffusion import DiffusionModule
+from recipes.run import main, run
+from recipes.steps import StepModule
+from recipes.tokenizer import TokenizerModule
+
+MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
+
+
+def before_step(patch: pytest.MonkeyPatch, kind: type[StepModule], step: int, act: Callable[[], None]) -> None:
+    """Let something happen at the start of one step."""
+    original = kind.training_step
+
+    def training_step(self: StepModule, batch: int, batch_idx: int) -> None:
+        if self.steps_done == step:
+            act()
+        original(self, batch, batch_idx)
+
+    patch.setattr(kind, "training_step", training_step)
+
+
+def power_cut() -> None:
+    raise ConnectionError("power cut")
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, averages, optimisers, counters, logs and exports."""
+    left, right = checkpoint(a), checkpoint(b)
+    assert left["steps_done"] == 7
+    # The loops also count restarts.
+    for state in (left, right):
+        del state["loops"]
+    assert list(differences(left, right)) == []
+    assert (a / "csv/metrics.csv").read_text() == (b / "csv/metrics.csv").read_text()
+    assert files(a / "export") == files(b / "export")
+    assert len(files(a / "export")) >= 2
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("step", [2, 5])
+def test_after_a_crash_between_or_at_checkpoints_the_rest_is_exact(
+    name: str, step: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tiny(name, "run.name=whole"))
+    broken = tiny(name, "run.name=broken")
+    with monkeypatch.context() as patch:
+        before_step(patch, MODULES[name], step, power_cut)
+        with pytest.raises(ConnectionError, match="power cut"):
+            run(broken)
+    folder = Path(broken.run.folder) / "broken"
+    assert checkpoint(folder)["steps_done"] == step // 2 * 2
+    assert not (folder / "export").exists()
+    torch.manual_seed(987)  # no draw may come from the global generator
+    run(broken, resume=True)
+    if name == "world_base":  # the name is in the export
+        config = folder / "export/config.json"
+        config.write_text(config.read_text().replace('"broken"', '"whole"'))
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
+    name: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tiny(name, "run.folder=" + tiny(name).run.folder + "/other"))
+    recipe = tiny(name, "run.save_every=1000")
+    listener = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        before_step(patch, MODULES[name], 3, ctrl_c)
+        with pytest.raises(TrainingError, match=r"after step 4 of 7; go on with --resume"):
+            run(recipe)
+    folder = Path(recipe.run.folder) / name
+    assert checkpoint(folder)["steps_done"] == 4
+    assert not (folder / "export").exists()
+    assert signal.getsignal(signal.SIGINT) is listener
+    run(recipe, resume=True)
+    assert signal.getsignal(signal.SIGINT) is listener
+    assert_same_run(whole, folder)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_alone(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        ctrl_c()
+        ctrl_c()
+
+    recipe = tiny("world_base")
+    listener = signal.getsignal(signal.SIGINT)
+    before_step(monkeypatch, DiffusionModule, 3, twice)
+    with pytest.raises(TrainingError, match=r"in the middle of step 3; --resume goes on from the last"):
+        run(recipe)
+    folder = Path(recipe.run.folder) / "world_base"
+    assert checkpoint(folder)["steps_done"] == 2
+    assert not (folder / "export").exists()
+    assert signal.getsignal(signal.SIGINT) is listener
+
+
+def test_ctrl_c_in_the_last_step_lets_the_run_finish(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    before_step(monkeypatch, DiffusionModule, 6, ctrl_c)
+    assert (run(tiny("world_base")) / "export" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_resuming_a_finished_run_trains_no_more_and_exports_the_same(name: str, tiny: Tiny) -> None:
+    recipe = tiny(name)
+    folder = run(recipe)
+    before = files(folder)
+    for path in (folder / "export").rglob("*.safetensors"):
+        path.unlink()
+    run(recipe, resume=True)
+    assert files(folder) == before
+
+
+def test_there_must_be_something_to_resume(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("world_base")
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from at .*last\.ckpt; start"):
+        run(recipe, resume=True)
+    assert not Path(recipe.run.folder).exists()
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 1, power_cut)
+        with pytest.raises(ConnectionError):
+            run(recipe)
+    with pytest.raises(CheckpointError, match="start the run without --resume"):
+        run(recipe, resume=True)
+    run(recipe)
+
+
+def test_a_corrupt_checkpoint_is_named(tiny: Tiny) -> None:
+    recipe = tiny("world_base")
+    path = run(recipe) / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is corrupt"):
+        run(recipe, resume=True)
+
+
+def test_another_recipe_may_not_take_over_a_run(tiny: Tiny) -> None:
+    folder = run(tiny("world_base"))
+    before = files(folder)
+    others = {
+        "optimizer.lr, run.seed": tiny("world_base", "optimizer.lr=0.5", "run.seed=1"),
+        "schedule.exponent, schedule.kind": tiny("world_base", 'schedule={"kind":"power","exponent":2}'),
+        "kind": tiny("world_tokenizer", "run.name=world_base"),
+    }
+    for names, changed in others.items():
+        with pytest.raises(ConfigError, match=rf"differs from the one in .*recipe\.json in {names}; resume"):
+            run(changed, resume=True)
+        with pytest.raises(ConfigError, match=r"holds a run already; go on with --resume, or .*run\.name="):
+            run(changed)
+    assert files(folder) == before
+
+
+def test_the_command_reports_a_broken_off_run(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny("world_base")
+    monkeypatch.setattr("recipes.registry.get", lambda name: recipe)
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 3, ctrl_c)
+        assert main(["world_base"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: stopped after step 4 of 7; go on with --resume"
+    assert main(["world_base", "--resume"]) == 0
+    assert capsys.readouterr().err.replace("\n", "").endswith(f"done: {recipe.run.folder}/world_base")

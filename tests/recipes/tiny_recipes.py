@@ -1,0 +1,73 @@
+"""The real recipes, cut down through the same overrides that users have, and ways to look at what a run left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dimoo.core.config import override
+from recipes import registry
+from recipes.config import Recipe
+
+Tiny = Callable[..., Recipe]
+"""tiny(name, *changes): the type of the fixture of that name."""
+COMMON = (
+    "run.precision=fp32",
+    "run.batch_size=4",
+    "run.steps=7",
+    "run.save_every=2",
+    "run.log_every=1",
+    "run.sample_every=1000",
+    "optimizer.warmup_steps=2",
+)
+DIFFUSION = (
+    "backbone.d_model=16",
+    "backbone.layers=1",
+    "backbone.heads=2",
+    "backbone.kv_heads=2",
+    "backbone.mlp_hidden=24",
+    "backbone.vocab_size=1056",
+    "accumulate=2",
+)
+TOKENIZER = (
+    "tokenizer.network.width=8",
+    'tokenizer.quantizer={"kind":"vq","size":32,"dim":4,"revive_after":2}',
+    'objective.adversary={"kind":"hinge","width":4,"depth":1,"start_step":1}',
+)
+
+
+def cut(name: str, folder: Path, image_tokenizer: Path, *changes: str) -> Recipe:
+    """A recipe at toy size that writes into `folder`."""
+    recipe = registry.get(name)
+    own = TOKENIZER if recipe.kind == "tokenizer" else (*DIFFUSION, f"image_tokenizer={image_tokenizer}")
+    return override(recipe, [*COMMON, *own, f"run.folder={folder}", *changes])
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    """The last checkpoint of a run folder."""
+    state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return state
+
+
+def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
+    """Where two nests of plain values and tensors differ, bit for bit."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.dtype != b.dtype or not torch.equal(a, b):
+            yield where
+    elif isinstance(a, dict) and isinstance(b, dict):
+        for key in a.keys() | b.keys():
+            yield from differences(a.get(key), b.get(key), f"{where}.{key}")
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        for index, (left, right) in enumerate(zip(a, b, strict=True)):
+            yield from differences(left, right, f"{where}.{index}")
+    elif a != b:
+        yield where
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimoo.core.errors import DataError
+from dimoo.tokenizers.document import GIVEN, Document, Target, join
+from dimoo.tokenizers.packing import pack
+
+KINDS = st.sampled_from(["given", "image", "text", "padding"])
+
+
+@st.composite
+def documents(draw):
+    """Documents of several stretches; ids count on, so that every token is known again."""
+    made, count = [], 0
+    for stretches in draw(
+        st.lists(st.lists(st.tuples(KINDS, st.integers(1, 4)), min_size=1, max_size=4), min_size=1, max_size=5)
+    ):
+        parts = []
+        for kind, length in stretches:
+            ids = range(count, count + length)
+            parts.append(Document.given(ids) if kind == "given" else Document.target(ids, "any", kind))
+            count += length
+        made.append(join(parts))
+    return made
+
+
+def labels(document):
+    """What every token is, by its id."""
+    return {
+        token: None if group == GIVEN else document.targets[group].kind
+        for token, group in zip(document.ids.tolist(), document.group.tolist(), strict=True)
+    }
+
+
+@settings(deadline=None, max_examples=60)
+@given(documents())
+def test_a_pack_holds_every_token_once_with_its_own_target(docs):
+    batch = pack(docs)
+    wanted = {token: kind for document in docs for token, kind in labels(document).items()}
+    assert labels(batch) == wanted
+    assert len(batch.ids) == sum(len(document) for document in docs)
+    assert batch.lengths == tuple(sorted(len(document) for document in docs))
+    stretches = torch.split(batch.ids, list(batch.lengths))
+    assert sorted(part.tolist() for part in stretches) == sorted(document.ids.tolist() for document in docs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(documents())
+def test_groups_of_different_documents_stay_apart(docs):
+    batch = pack(docs)
+    assert len(batch.targets) == sum(len(document.targets) for document in docs)
+    assert batch.sizes().tolist() == [int((batch.group == index).sum()) for index in range(len(batch.targets))]
+    owner = torch.repeat_interleave(torch.arange(len(docs)), torch.tensor(batch.lengths))
+    for index in range(len(batch.targets)):
+        assert len(owner[batch.group == index].unique()) == 1
+
+
+def test_join_by_hand():
+    first = Document.target([1, 2], "text", "text")
+    second = join([Document.given([3]), Document.target([4], "image", "image")])
+    whole = join([first, second, first])
+    assert whole.ids.tolist() == [1, 2, 3, 4, 1, 2]
+    assert whole.group.tolist() == [0, 0, GIVEN, 1, 2, 2]
+    text, image = Target(modality="text", kind="text"), Target(modality="image", kind="image")
+    assert whole.targets == (text, image, text)
+
+
+def test_documents_of_one_length_stand_together_in_their_order():
+    docs = [Document.given([1, 1]), Document.given([2]), Document.given([3, 3]), Document.given([4])]
+    batch = pack(docs)
+    assert batch.ids.tolist() == [2, 4, 1, 1, 3, 3]
+    assert batch.lengths == (1, 1, 2, 2)
+    assert [document.ids[0] for document in docs] == [1, 2, 3, 4]  # the list is left as it was
+
+
+def test_a_batch_on_another_device_is_the_same():
+    batch = pack([Document.target([1, 2], "text", "text")])
+    moved = batch.to("cpu")
+    assert torch.equal(moved.ids, batch.ids)
+    assert (moved.lengths, moved.targets) == (batch.lengths, batch.targets)
+
+
+def test_an_empty_pack_is_refused():
+    with pytest.raises(DataError, match="at least one document"):
+        pack([])

@@ -1,0 +1,177 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimoo.core.errors import ConfigError, DataError, RequestError
+from dimoo.tokenizers.document import GIVEN, Target
+from dimoo.tokenizers.prompts import Grid
+from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS
+
+TAGS = [*SPECIAL_TOKENS.values(), *PROMPT_TAGS]
+CODES = torch.tensor([[1, 2, 3], [60, 61, 63]])
+
+
+@pytest.fixture
+def tag(text):
+    return text.id_of
+
+
+@pytest.fixture
+def picture(prompts):
+    """Ids of the picture `CODES` with its tags and lines."""
+    vocabulary = prompts.vocabulary
+    first, line = vocabulary.modality("image").start, vocabulary.end_of_line
+    rows = [token for row in CODES.tolist() for token in [*(first + code for code in row), line]]
+    return [vocabulary.modality("image").opening, *rows, vocabulary.modality("image").closing]
+
+
+def test_a_context_is_the_template_and_all_of_it_is_given(prompts, text, tag):
+    context = prompts.context("draw", "a red cat")
+    ids = context.ids.tolist()
+    assert ids == [
+        tag("<system>"),
+        *text.encode("make a picture"),
+        tag("</system>"),
+        tag("<user>"),
+        *text.encode("a red cat"),
+        tag("</user>"),
+    ]
+    assert context.group.tolist() == [GIVEN] * len(ids)
+    assert context.targets == ()
+
+
+def test_without_condition_the_user_part_is_replaced_and_the_system_part_kept(prompts, tag):
+    words, nothing = prompts.context("draw", "a red cat").ids.tolist(), prompts.context("draw", None).ids.tolist()
+    start = words.index(tag("<user>")) + 1
+    assert nothing == [*words[:start], prompts.vocabulary.unconditional, tag("</user>")]
+
+
+def test_pictures_stand_in_order_before_the_last_tag(prompts, picture, tag):
+    other = Grid.of("image", CODES.flip(1))
+    plain = prompts.context("ask", "what is it").ids.tolist()
+    one = prompts.context("ask", "what is it", [Grid.of("image", CODES)])
+    assert one.ids.tolist() == [*plain[:-1], *picture, tag("</user>")]
+    assert bool((one.group == GIVEN).all())
+    two = prompts.context("ask", "what is it", [Grid.of("image", CODES), other]).ids.tolist()
+    assert two[: len(plain) - 1 + len(picture)] == [*plain[:-1], *picture]
+    assert len(two) == len(plain) + 2 * len(picture)
+
+
+def test_pictures_do_not_count_as_prompt_tokens(prompts):
+    big = Grid.of("image", torch.zeros(16, 16, dtype=torch.int64))
+    assert len(prompts.context("ask", "what is it", [big])) > prompts.template.max_prompt_tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(words=st.lists(st.sampled_from([*TAGS, "cat", " ", "<", ">"]), max_size=4).map("".join))
+def test_tags_inside_a_users_words_stay_words(prompts, words):
+    ids = prompts.context("draw", words).ids.tolist()
+    special = {prompts.text.id_of(token) for token in TAGS}
+    expected = ["<system>", "</system>", "<user>", "</user>"]
+    assert [index for index in ids if index in special] == [prompts.text.id_of(token) for token in expected]
+
+
+def test_tags_inside_an_answer_stay_words(prompts):
+    answer = prompts.text_answer("a</answer>b", 20)
+    body = answer.ids[1:-1].tolist()
+    assert body.count(prompts.vocabulary.answer_end) == 1
+    assert prompts.read_text(answer.ids[1:]).replace("\u200b", "") == "a</answer>b"
+
+
+def test_too_long_a_prompt_names_its_length_the_limit_and_the_words(prompts):
+    with pytest.raises(RequestError, match=r"takes \d+ tokens, more than the 100 .* shorten 'cat cat"):
+        prompts.context("draw", "cat " * 120)
+
+
+def test_an_unknown_task_is_named_with_the_known_ones(prompts):
+    with pytest.raises(ConfigError, match="no task 'sing'; known: draw, ask"):
+        prompts.context("sing", "la")
+
+
+def test_an_unknown_modality_is_named(prompts):
+    with pytest.raises(ConfigError, match="no modality 'audio'; known: image"):
+        prompts.context("ask", "what", [Grid.of("audio", torch.zeros(4, dtype=torch.int64))])
+
+
+def test_a_picture_to_be_made(prompts):
+    vocabulary = prompts.vocabulary
+    answer = prompts.grid_answer(Grid(modality="image", shape=(2, 3)))
+    mask, line = vocabulary.mask, vocabulary.end_of_line
+    tags = vocabulary.specials
+    assert answer.ids.tolist() == [
+        *(tags["answer_start"], tags["image_start"]),
+        *(mask, mask, mask, line) * 2,
+        *(tags["image_end"], tags["answer_end"]),
+    ]
+    assert answer.group.tolist() == [GIVEN] * 2 + [0, 0, 0, GIVEN] * 2 + [GIVEN] * 2
+    assert answer.targets == (Target(modality="image", kind="image"),)
+
+
+def test_a_known_picture_is_one_group_of_targets_but_for_its_lines(prompts, picture):
+    vocabulary = prompts.vocabulary
+    grid = Grid.of("image", CODES)
+    answer = prompts.grid_answer(grid)
+    assert answer.ids.tolist() == [vocabulary.answer_start, *picture, vocabulary.answer_end]
+    assert answer.group.tolist() == [GIVEN] * 2 + [0, 0, 0, GIVEN] * 2 + [GIVEN] * 2
+    assert torch.equal(prompts.grid_of_answer(grid, answer.ids), CODES)
+
+
+def test_codes_that_are_kept_are_shown_and_the_others_masked(prompts):
+    keep = torch.tensor([[True, False, True], [False, False, True]])
+    grid = Grid(modality="image", shape=(2, 3), codes=CODES, keep=keep)
+    answer = prompts.grid_answer(grid)
+    known = prompts.grid_answer(Grid.of("image", CODES))
+    is_code = answer.group == 0
+    assert torch.equal(answer.ids[is_code] == prompts.vocabulary.mask, ~keep.flatten())
+    assert torch.equal(answer.ids[is_code][keep.flatten()], known.ids[is_code][keep.flatten()])
+    assert torch.equal(answer.group, known.group)
+    with pytest.raises(DataError, match="no codes"):
+        prompts.grid_of_answer(grid, answer.ids)
+
+
+def test_several_codebooks_share_the_range(prompts):
+    codes = torch.tensor([[[0, 31]], [[5, 7]]])  # 2 x 1 positions, 2 codebooks of 32
+    grid = Grid(modality="image", shape=(2, 1), codes=codes, codebooks=2)
+    answer = prompts.grid_answer(grid)
+    first = prompts.vocabulary.modality("image").start
+    made = answer.ids[answer.group == 0].tolist()
+    assert made == [first, first + 32 + 31, first + 5, first + 32 + 7]
+    assert torch.equal(prompts.grid_of_answer(grid, answer.ids), codes)
+
+
+def test_a_known_text_answer(prompts, text):
+    vocabulary, words = prompts.vocabulary, text.encode("red apple")
+    length = len(words) + 4
+    answer = prompts.text_answer("red apple", length)
+    end, pad = vocabulary.answer_end, vocabulary.pad
+    assert answer.ids.tolist() == [vocabulary.answer_start, *words, end, pad, pad, pad, end]
+    assert answer.group.tolist() == [GIVEN, *[0] * (len(words) + 1), 1, 1, 1, GIVEN]
+    assert [(target.modality, target.kind) for target in answer.targets] == [("text", "text"), ("text", "padding")]
+    assert prompts.read_text(answer.ids[1:]) == "red apple"
+
+
+def test_a_text_answer_that_just_fits_has_no_padding_group(prompts, text):
+    length = len(text.encode("red apple")) + 1
+    answer = prompts.text_answer("red apple", length)
+    assert [target.kind for target in answer.targets] == ["text"]
+    assert len(answer) == length + 2
+    with pytest.raises(RequestError, match=f"takes {length} tokens, more than the {length - 1}"):
+        prompts.text_answer("red apple", length - 1)
+
+
+def test_a_text_answer_to_be_made(prompts):
+    vocabulary = prompts.vocabulary
+    answer = prompts.text_answer(None, 5)
+    assert answer.ids.tolist() == [vocabulary.answer_start, *[vocabulary.mask] * 5, vocabulary.answer_end]
+    assert answer.group.tolist() == [GIVEN, *[0] * 5, GIVEN]
+    assert answer.targets == (Target(modality="text", kind="text"),)
+
+
+def test_reading_stops_at_the_first_end_and_skips_what_is_no_text(prompts, text):
+    vocabulary, words = prompts.vocabulary, text.encode("red")
+    code = vocabulary.modality("image").start
+    ids = torch.tensor([*words, code, vocabulary.answer_end, *text.encode("blue"), vocabulary.answer_end])
+    assert prompts.read_text(ids) == "red"
+    assert prompts.read_text(ids[: len(words)]) == "red"
+    assert prompts.read_text(torch.tensor([vocabulary.answer_end])) == ""

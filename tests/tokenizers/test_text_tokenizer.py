@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from dimoo.core.errors import CheckpointError
+from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS, TextTokenizer, train_bpe
+
+CAPTIONS = ["a red cat left of a blue dog", "two green cats on a white background"] * 5
+TAGS = [*SPECIAL_TOKENS.values(), *PROMPT_TAGS]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_bpe(CAPTIONS, size=320)
+
+
+def test_special_tokens_are_the_first_ids(trained):
+    assert [trained.id_of(token) for token in TAGS] == list(range(len(TAGS)))
+    assert 13 + 256 < trained.size <= 320
+
+
+def test_training_is_deterministic(trained):
+    assert train_bpe(CAPTIONS, size=320).fingerprint == trained.fingerprint
+    assert train_bpe(CAPTIONS, size=300).fingerprint != trained.fingerprint
+
+
+def test_frequent_words_are_single_tokens(trained):
+    assert len(trained.encode("a red cat left of a blue dog")) == 8
+
+
+@settings(deadline=None, max_examples=100)
+@given(value=st.text())
+def test_any_text_without_tags_survives(trained, value):
+    assume(not any(tag in value for tag in TAGS))
+    assert trained.decode(trained.encode(value)) == value.strip()
+
+
+@settings(deadline=None, max_examples=100)
+@given(value=st.lists(st.sampled_from([*TAGS, "<", ">", "a", " ", "</", "user>", "\u200b"]), max_size=6).map("".join))
+def test_defused_text_holds_no_special_token(trained, value):
+    ids = trained.encode(trained.defuse(value))
+    assert min(ids, default=99) >= len(TAGS)
+    # It still looks the same.
+    assert trained.decode(ids).replace("\u200b", "").strip() == value.replace("\u200b", "").strip()
+
+
+def test_defuse_leaves_other_text_alone(trained):
+    assert trained.defuse("a <b> cat & 3 < 4") == "a <b> cat & 3 < 4"
+
+
+def test_written_out_tags_are_single_ids_and_are_not_decoded(trained):
+    ids = trained.encode("<user>cat</user>")
+    assert (ids[0], ids[-1]) == (trained.id_of("<user>"), trained.id_of("</user>"))
+    assert trained.decode(ids) == "cat"
+
+
+def test_save_and_load(trained, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    trained.save(path)
+    loaded = TextTokenizer.load(path)
+    assert loaded.fingerprint == trained.fingerprint
+    assert loaded.size == trained.size
+    assert loaded.encode("a red cat") == trained.encode("a red cat")
+    assert Tokenizer.from_file(str(path)).get_vocab_size() == trained.size  # a plain tokenizer.json
+
+
+def test_missing_and_corrupt_files(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(CheckpointError, match=r"no text tokenizer at .*tokenizer\.json"):
+        TextTokenizer.load(path)
+    path.write_text('{"version": "1.0"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"is not a tokenizer\.json"):
+        TextTokenizer.load(path)
+
+
+def test_an_unknown_token_is_named(trained):
+    with pytest.raises(CheckpointError, match="no token '<AUDIO>'"):
+        trained.id_of("<AUDIO>")
+
+
+def test_the_bundled_tokenizer_has_every_tag(text):
+    assert len({text.id_of(token) for token in TAGS}) == len(TAGS)
+    assert text.decode(text.encode("a red apple")) == "a red apple"
