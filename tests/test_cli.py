@@ -7,11 +7,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 from tiny_checkpoint import save_tiny
 from typer.testing import CliRunner, Result
 
@@ -19,6 +21,7 @@ import dimoo
 from dimoo.cli import app
 from dimoo.cli.pictures import image_settings
 from dimoo.diffusion.config import CategoricalConfig, GreedyConfig
+from dimoo.evaluation.suites import evaluate, world_of
 
 Run = Callable[..., Result]
 
@@ -288,6 +291,49 @@ def test_info_for_people_says_the_same(run: Run, tiny: Path) -> None:
     assert f"parameters: {facts['backbone']['parameters']:,}" in shown
     assert f"fingerprint: {facts['text tokenizer']['fingerprint']}" in shown
     assert all(section in shown for section in facts)
+
+
+# demo, evaluate
+
+
+def test_evaluate_writes_and_prints_the_scores(run: Run, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    result = run("evaluate", tiny, "--suite", "world", "--limit", 2, "--seed", 3, "--batch", 4, "--out", out)
+    assert result.exit_code == 0, result.output
+    with Progress(disable=True) as progress:
+        model, world = dimoo.load(tiny), world_of(tiny)
+        expected = evaluate(model, world, limit=2, seed=3, batch=4, progress=progress).scores
+    written = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert written == {name: asdict(score) for name, score in expected.items()}
+    ceiling, floor = expected["ceiling_two_objects"], expected["floor_two_objects"]
+    (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("two objects"))
+    score = expected["two_objects"]
+    shown = [score.score, score.low, score.high, score.n, floor.score, ceiling.score]
+    assert [float(word) for word in row[2:] if word != "to"] == pytest.approx(shown, abs=6e-4)
+    assert result.stdout.splitlines()[-1] == str(out / "index.html")
+    assert (out / "index.html").is_file()
+
+
+def test_demo_prints_where_the_page_is(run: Run, tiny: Path, tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path / "gallery", "--model", tiny)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'gallery' / 'index.html'}\n"), result.output
+    page = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
+    assert "<img" in page
+
+
+def test_evaluate_rejects_what_it_does_not_know(run: Run, tmp_path: Path) -> None:
+    result = run("evaluate", "mini", "--suite", "moon", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "'moon'" in result.stderr
+    assert "world" in result.stderr
+    failed(run("evaluate", "nowhere", "--out", tmp_path), "'nowhere'")
+
+
+@pytest.mark.parametrize("arguments", [("demo",), ("evaluate", "nowhere")])
+def test_an_output_folder_that_is_a_file_fails_before_the_model_loads(
+    run: Run, picture: Path, arguments: tuple[str, ...]
+) -> None:
+    failed(run(*arguments, "--out", picture), "cannot make the folder", "picture.png", "choose another --out")
 
 
 # train

@@ -38,13 +38,22 @@ def output_paths(path: Path, count: int) -> list[Path]:
     Image.init()
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise RequestError(f"cannot write {str(path)!r}: its ending names no picture format; use .png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"cannot make the folder of {str(path)!r}: {error.strerror}") from error
+    output_folder(path.parent)
     if count == 1:
         return [path]
     return [path.with_stem(f"{path.stem}-{index}") for index in range(count)]
+
+
+def output_folder(path: Path) -> None:
+    """Make a folder where it is absent.
+
+    Raises:
+        RequestError: it cannot be made, or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"cannot make the folder {str(path)!r}: {error.strerror}; choose another --out") from error
 
 
 def write_picture(picture: Image, path: Path) -> None:

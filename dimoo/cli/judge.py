@@ -1,11 +1,75 @@
-"""demo, evaluate: how good a model is."""
+"""demo, evaluate: look at a model, and score it."""
 
 from __future__ import annotations
 
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
 
-def demo() -> None:
-    """Make a gallery."""
+import typer
+
+from dimoo.cli.files import output_folder
+from dimoo.cli.options import Model, Seed
 
 
-def evaluate() -> None:
-    """Score a model."""
+class Suite(str, Enum):
+    """What a model is scored on."""
+
+    WORLD = "world"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the page and its pictures go.")] = Path(
+        "demo"
+    ),
+    seed: Seed = 0,
+    model: Model = "mini",
+) -> None:
+    """Make a gallery: pictures, an inpainting, questions.
+
+    Prints the path of the page.
+    """
+    output_folder(out)
+    from dimoo.evaluation.demo import make_demo
+    from dimoo.evaluation.suites import world_of
+    from dimoo.tasks.assemble import load, resolve
+
+    typer.echo(make_demo(load(model), world_of(resolve(model)), out, seed))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="FOLDER", help='A checkpoint folder, or "mini".')],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scores.json and index.html go.")],
+    suite: Annotated[Suite, typer.Option(help="What to score it on.")] = Suite.WORLD,
+    limit: Annotated[int, typer.Option(min=1, help="Prompts of each main kind, and questions.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Requests run together.")] = 32,
+    seed: Seed = 0,
+) -> None:
+    """Score a model on held-out prompts and questions.
+
+    Prints each score with its 95% interval, its ceiling (true pictures passed through the image tokenizer) and its
+    floor (the same pictures judged against other prompts), and the path of the page.
+    """
+    output_folder(out)
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from dimoo.evaluation.report import HEAD, score_rows, write_report
+    from dimoo.tasks.assemble import load, resolve
+
+    loaded, folder = load(model), resolve(model)
+    match suite:
+        case Suite.WORLD:
+            from dimoo.evaluation.suites import evaluate as evaluate_world
+            from dimoo.evaluation.suites import world_of
+
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                result = evaluate_world(
+                    loaded, world_of(folder), limit=limit, seed=seed, batch=batch, progress=progress
+                )
+    table = Table(*HEAD, box=None, pad_edge=False)
+    for row in score_rows(result.scores):
+        table.add_row(*row)
+    Console().print(table)
+    typer.echo(write_report(result.scores, result.cases, out))

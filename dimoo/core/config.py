@@ -15,10 +15,18 @@ ConfigT = TypeVar("ConfigT", bound="StrictConfig")
 
 
 class StrictConfig(BaseModel):
-    """Base of every config: unknown keys are errors, values are not coerced, instances are frozen."""
+    """Base of every config: unknown keys are errors, values are not coerced, instances are frozen.
+
+    Numbers are finite: JSON has no others, so they would not survive `save` and `load`.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
     )
 
     def save(self, path: Path) -> None:
@@ -90,13 +98,7 @@ def _key(node: Any, key: str, path: str) -> str | int:
         return int(key)
     if isinstance(node, dict) and key in node:
         return key
-    known = (
-        f"0..{len(node) - 1}"
-        if isinstance(node, list)
-        else ", ".join(node)
-        if isinstance(node, dict)
-        else "none"
-    )
+    known = f"0..{len(node) - 1}" if isinstance(node, list) else ", ".join(node) if isinstance(node, dict) else "none"
     raise ConfigError(f"override {path!r}: there is no {key!r} here; known: {known}")
 
 

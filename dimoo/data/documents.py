@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dimoo.core.errors import DataError
+from dimoo.core.errors import DataError, RequestError
 from dimoo.data.config import MixtureConfig
 from dimoo.data.example import Example
 from dimoo.tasks.problem import Problem
@@ -32,11 +32,17 @@ class DocumentBuilder:
         """One document per example; every draw comes from `generator`.
 
         Raises:
-            DataError: an example has no picture, or nothing that the mixture can ask of it.
+            DataError: an example has no picture, nothing that the mixture can ask of it, or too long a text.
         """
         documents = []
         for example, grid in zip(examples, self._encode(examples), strict=True):
-            problem = self._problem(example, grid, generator)
+            try:
+                problem = self._problem(example, grid, generator)
+            except RequestError as error:
+                raise DataError(
+                    f"the example with caption {example.caption!r}: {error}; shorten it, or raise"
+                    " mixture.caption_tokens, mixture.question_tokens or template.max_prompt_tokens"
+                ) from error
             documents.append(problem.document(problem.training_branch(self.mixture.dropout, generator)))
         return documents
 

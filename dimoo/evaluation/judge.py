@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 REACH = 0.02
 """Squared colour distance, of three channels in 0..1, from which on a pixel is as wrong as can be: an outlier."""
-EDGE_PRICE = 0.02
+EDGE_PRICE = 0.03
 """Share of the pixels that a second background colour must explain before it is believed."""
 
 
@@ -77,17 +77,19 @@ class Judge:
             raise RequestError(
                 f"pictures of {height}x{width} are smaller than a big object; use {self.world.big} px or more a side"
             )
-        image = pictures.astype(np.float32) / 255
+        image = pictures.astype(np.float32) / np.float32(255)
         misfit = self._misfit(image)
         plain = self._explain(image, [self._one_color(cost) for cost in misfit])
         split = self._explain(image, [self._two_colors(cost) for cost in misfit])
-        return [min(pair, key=lambda seen: _error(one, seen.scene)) for one, *pair in zip(image, plain, split, strict=True)]
+        return [
+            min(pair, key=lambda seen: _error(one, seen.scene)) for one, *pair in zip(image, plain, split, strict=True)
+        ]
 
     def _misfit(self, image: Floats) -> Floats:
         """How badly each background colour fits each pixel: [B, H, W, 3] -> [B, K, H, W] in 0..REACH."""
-        palette = np.array([PALETTE[color] for color in self.world.colors], np.float32) / 255
-        distance = np.square(image[:, None] - palette[:, None, None, :]).sum(-1)
-        return np.minimum(distance, REACH)
+        palette = np.array([PALETTE[color] for color in self.world.colors], np.float32) / np.float32(255)
+        distance: Floats = np.square(image[:, None] - palette[:, None, None, :]).sum(-1)
+        return np.minimum(distance, np.float32(REACH))
 
     def _one_color(self, misfit: Floats) -> Background:
         """The colour of least misfit [K, H, W]; objects are outliers."""
@@ -172,7 +174,7 @@ def _sprites(nouns: Sequence[str], side: int) -> Tensor:
 
 def _drawn(scene: Scene) -> Floats:
     """A scene as float32 [H, W, 3] in 0..1."""
-    return render(scene).astype(np.float32) / 255
+    return render(scene).astype(np.float32) / np.float32(255)
 
 
 def _error(image: Floats, scene: Scene) -> float:

@@ -35,9 +35,7 @@ def test_edge_shapes_and_suppressed_columns():
 def test_float64_tells_apart_what_float32_cannot():
     logits = torch.tensor([[20.0, 0.0], [20.0, 0.1]])
     ids = torch.tensor([0, 0])
-    coarse, fine = (
-        Probability(dtype=dtype)(logits, ids, generator(0)) for dtype in (torch.float32, torch.float64)
-    )
+    coarse, fine = (Probability(dtype=dtype)(logits, ids, generator(0)) for dtype in (torch.float32, torch.float64))
     assert coarse[0] == coarse[1]
     assert fine[0] > fine[1]
 

@@ -26,9 +26,7 @@ def test_exact_count_picks_every_subset_equally_often():
 
 def test_bernoulli_is_independent_with_the_right_probability():
     group = torch.zeros(200_000, dtype=torch.int64)
-    masked = Bernoulli()(
-        torch.zeros_like(group), group, torch.tensor([0.3]), MASK, generator(0)
-    ).masked.double()
+    masked = Bernoulli()(torch.zeros_like(group), group, torch.tensor([0.3]), MASK, generator(0)).masked.double()
     assert abs(masked.mean() - 0.3) < 5e-3
     assert abs((masked[1:] * masked[:-1]).mean() - 0.09) < 5e-3
 

@@ -70,9 +70,7 @@ def probe_stopping(config):
     all_committed = Progress(
         step=1, steps=2, initial=torch.ones(2, dtype=torch.bool), masked=torch.zeros(2, dtype=torch.bool)
     )
-    return [
-        torch.tensor([stopping(torch.tensor([token, 0]), all_committed) for token in VOCABULARY.values()])
-    ]
+    return [torch.tensor([stopping(torch.tensor([token, 0]), all_committed) for token in VOCABULARY.values()])]
 
 
 COSINE, LINEAR = cfg.CosineConfig(), cfg.LinearConfig()
@@ -138,9 +136,7 @@ def test_every_field_changes_the_outcome(probe, kind, base, others):
     outcome = probe(kind(**base))
     assert same(outcome, probe(kind(**base)))
     for field, value in others.items():
-        assert not same(outcome, probe(kind(**(base | {field: value})))), (
-            f"{kind.__name__}.{field} does nothing"
-        )
+        assert not same(outcome, probe(kind(**(base | {field: value})))), f"{kind.__name__}.{field} does nothing"
 
 
 @pytest.mark.parametrize(("probe", "kinds"), [(probe, kinds) for _, probe, kinds in TABLE])

@@ -28,9 +28,7 @@ def test_zero_scales_need_no_branch():
     torch.testing.assert_close(half(LOGITS[[0, 2]]), c + 4.0 * (c - v))
 
 
-@pytest.mark.parametrize(
-    "guidance", [NoGuidance(), ClassifierFree(scale=1.0), MultiCondition(scales=(("a", 1.0),))]
-)
+@pytest.mark.parametrize("guidance", [NoGuidance(), ClassifierFree(scale=1.0), MultiCondition(scales=(("a", 1.0),))])
 def test_wrong_number_of_branches(guidance):
     with pytest.raises(ConfigError, match="3 branches, it wants"):
         guidance(LOGITS)

@@ -52,9 +52,7 @@ def test_the_bound_does_not_depend_on_the_schedule(schedule):
     masked = Bernoulli()(torch.zeros_like(group), group, share, 1, generator(0)).masked
     owner = group[masked]
     groups = MaskedGroups(group=owner, progress=progress, share=share, sizes=torch.full((count,), size))
-    assert ScheduleWeight(schedule=schedule)(2 * share[owner], groups).mean().item() == pytest.approx(
-        1.0, abs=0.02
-    )
+    assert ScheduleWeight(schedule=schedule)(2 * share[owner], groups).mean().item() == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])

@@ -116,9 +116,7 @@ def test_block_order_commits_fewer_if_fewer_are_there():
     masked = torch.tensor([False, False, True, False])
     progress = Progress(step=0, steps=1, initial=torch.ones(4, dtype=torch.bool), masked=masked)
     order = BlockOrder(block=4)
-    assert order.commit(progress, order.candidates(progress), torch.tensor([0.1]), generator(0)).tolist() == [
-        2
-    ]
+    assert order.commit(progress, order.candidates(progress), torch.tensor([0.1]), generator(0)).tolist() == [2]
 
 
 def test_block_order_names_step_counts_that_work():

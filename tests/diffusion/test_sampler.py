@@ -214,6 +214,15 @@ def test_a_committed_mask_id_stays_masked_and_is_drawn_again_later():
     assert seen[-1].share_done == 0.75
 
 
+def test_a_span_is_asked_no_more_than_its_steps():
+    """Its last step drew a mask: that stays, while another row has steps left."""
+    spans = [span(0, [0, 1], TEXT, plan(2)), span(1, [2, 3, 4, 5], TEXT, plan(4))]
+    denoiser = Scripted(1, MASK, 2, 2, 2, 2)
+    seen = states(canvas_of([[MASK] * 2, [MASK] * 4], spans), (0, 0), denoiser)
+    assert [[query.row for query in queries] for queries in denoiser.asked] == [[0, 1], [0, 1], [1], [1]]
+    assert seen[-1].canvas.ids.tolist() == [1, MASK, 2, 2, 2, 2]
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_forbidden_ids_are_never_drawn(noisy):
     wild = {"draw": Categorical(temperature=5.0), "confidence": GumbelConfidence()} if noisy else {}

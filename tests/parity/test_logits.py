@@ -19,9 +19,7 @@ def test_logits(golden: Golden, backbone: Backbone, logits_case: str) -> None:
 
 def test_rows_of_different_length_in_one_pack(golden: Golden, backbone: Backbone) -> None:
     """The stored rows, all in one stream: what the released code cannot do, and the same numbers."""
-    names = sorted(
-        key.removesuffix(".ids") for key in golden.tensors if key.startswith("logits.") and ".ids" in key
-    )
+    names = sorted(key.removesuffix(".ids") for key in golden.tensors if key.startswith("logits.") and ".ids" in key)
     rows = [row for name in names for row in golden.tensors[f"{name}.ids"]]
     wanted = torch.cat([golden.tensors[f"{name}.logits"].flatten(0, 1) for name in names])
     with torch.no_grad():

@@ -65,8 +65,7 @@ def test_written_folder_is_the_original(tokenizer: ImageTokenizer, folder: Path,
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
     settings, original = (
-        json.loads((place / CONFIG_FILE).read_text(encoding="utf-8"))
-        for place in (tmp_path, folder / "vqvae")
+        json.loads((place / CONFIG_FILE).read_text(encoding="utf-8")) for place in (tmp_path, folder / "vqvae")
     )
     notes = {"_diffusers_version", "sample_size", "scaling_factor", "force_upcast"}
     assert {k: v for k, v in original.items() if k not in notes}.items() <= settings.items()
@@ -92,9 +91,7 @@ def _copy(folder: Path, target: Path, **changes: object) -> Path:
         ("_class_name", "AutoencoderKL"),
     ],
 )
-def test_settings_that_we_do_not_have_are_named(
-    folder: Path, tmp_path: Path, key: str, value: object
-) -> None:
+def test_settings_that_we_do_not_have_are_named(folder: Path, tmp_path: Path, key: str, value: object) -> None:
     wanted = {"norm_num_groups": "groups=7", "_class_name": "AutoencoderKL"}.get(key, key)
     with pytest.raises(CheckpointError, match=wanted):
         read_diffusers_vq(_copy(folder, tmp_path, **{key: value}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,15 @@ def image_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture()
-def tiny(tmp_path: Path, image_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+@pytest.fixture(scope="session", autouse=True)
+def _few_pictures() -> Iterator[None]:
+    """Fit codebooks to a few pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes.tokenizer, "FIT_PICTURES", 16)
+        yield
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, image_tokenizer: Path) -> Tiny:
     """tiny(name, *changes): a recipe at toy size that writes into the test's folder."""
-    monkeypatch.setattr(recipes.tokenizer, "FIT_PICTURES", 16)
     return lambda name, *changes: cut(name, tmp_path / "runs", image_tokenizer, *changes)

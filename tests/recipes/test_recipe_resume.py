@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_recipes import Tiny, checkpoint, differences, files
+from tiny_recipes import MODULES, Tiny, before_step, checkpoint, differences, files
 
 from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
 from recipes.diffusion import DiffusionModule
 from recipes.run import main, run
 from recipes.steps import StepModule
-from recipes.tokenizer import TokenizerModule
-
-MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
 
 
-def before_step(patch: pytest.MonkeyPatch, kind: type[StepModule], step: int, act: Callable[[], None]) -> None:
-    """Let something happen at the start of one step."""
-    original = kind.training_step
-
-    def training_step(self: StepModule, batch: int, batch_idx: int) -> None:
-        if self.steps_done == step:
-            act()
-        original(self, batch, batch_idx)
-
-    patch.setattr(kind, "training_step", training_step)
-
-
-def power_cut() -> None:
+def power_cut(module: StepModule) -> None:
     raise ConnectionError("power cut")
 
 
-def ctrl_c() -> None:
+def ctrl_c(module: StepModule) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
@@ -97,9 +81,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_alone(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twice() -> None:
-        ctrl_c()
-        ctrl_c()
+    def twice(module: StepModule) -> None:
+        ctrl_c(module)
+        ctrl_c(module)
 
     recipe = tiny("world_base")
     listener = signal.getsignal(signal.SIGINT)

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from dimoo.core.config import override
 from recipes import registry
 from recipes.config import Recipe
+from recipes.diffusion import DiffusionModule
+from recipes.steps import StepModule
+from recipes.tokenizer import TokenizerModule
 
+MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
 Tiny = Callable[..., Recipe]
 """tiny(name, *changes): the type of the fixture of that name."""
 COMMON = (
@@ -32,6 +37,8 @@ DIFFUSION = (
     "backbone.mlp_hidden=24",
     "backbone.vocab_size=1056",
     "accumulate=2",
+    "mixture.question=0.5",
+    "mixture.caption=0.5",
 )
 TOKENIZER = (
     "tokenizer.network.width=8",
@@ -71,3 +78,17 @@ def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
 def files(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def before_step(
+    patch: pytest.MonkeyPatch, kind: type[StepModule], step: int | None, act: Callable[[Any], None]
+) -> None:
+    """Let something happen to the module at the start of one step (None: of every step)."""
+    original = kind.training_step
+
+    def training_step(self: StepModule, batch: int, batch_idx: int) -> None:
+        if step in (None, self.steps_done):
+            act(self)
+        original(self, batch, batch_idx)
+
+    patch.setattr(kind, "training_step", training_step)

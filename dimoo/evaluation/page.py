@@ -1,0 +1,70 @@
+"""The one look of every HTML page that dimoo writes: plain, inline CSS, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; margin: 2rem auto; max-width: 1040px;
+  padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p.note { color: #666; margin-top: 0; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 16px; }
+.strip { display: flex; gap: 12px; align-items: start; flex-wrap: wrap; margin-bottom: 16px; }
+figure { margin: 0; min-width: 0; } .strip figure { width: 150px; }
+figure img { width: 150px; image-rendering: pixelated; border-radius: 6px; box-shadow: 0 0 0 1px #ddd; display: block; }
+img.wide { max-width: 100%; }
+figcaption { font-size: 13px; margin-top: 4px; overflow-wrap: anywhere; }
+.right { color: #15803d; font-weight: 600; } .wrong { color: #b91c1c; font-weight: 600; }
+table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: right;
+  border-bottom: 1px solid #e5e5e5; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+"""
+
+
+def page(title: str, note: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A whole HTML page.
+
+    Args:
+        title: shown and in the tab, plain text.
+        note: a line below it, plain text.
+        sections: (heading in plain text, body in HTML).
+    """
+    body = "\n".join(f"<h2>{escape(heading)}</h2>\n{content}" for heading, content in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f'<body><h1>{escape(title)}</h1><p class="note">{escape(note)}</p>\n{body}\n</body></html>\n'
+    )
+
+
+def figure(source: str, *lines: str) -> str:
+    """A picture above lines of HTML."""
+    return f'<figure><img src="{escape(source)}" alt=""><figcaption>{"<br>".join(lines)}</figcaption></figure>'
+
+
+def mark(right: bool | None) -> str:
+    """A tick or a cross; nothing where the truth is not known."""
+    if right is None:
+        return ""
+    return '<span class="right">&#10003;</span>' if right else '<span class="wrong">&#10007;</span>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>\n{body}</table>"
+
+
+def inline(picture: Image.Image) -> str:
+    """A picture as a data URI, so that a page needs no other file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,214 @@
+import math
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from dimoo.core.config import StrictConfig, override, parse
+from dimoo.core.errors import ConfigError, DimooError
+
+
+class Circle(StrictConfig):
+    """Round."""
+
+    kind: Literal["circle"] = "circle"
+    radius: float = Field(gt=0)
+
+
+class Square(StrictConfig):
+    """Not round."""
+
+    kind: Literal["square"] = "square"
+    side: int = 1
+    """Length of a side."""
+
+
+class Inner(StrictConfig):
+    """One level down."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    note: str | None = None
+
+
+class Outer(StrictConfig):
+    """The whole."""
+
+    name: str
+    steps: int = Field(default=10, ge=1)
+    flag: bool = False
+    inner: Inner = Inner()
+    shape: Annotated[Circle | Square, Field(discriminator="kind")] = Square()
+    shapes: tuple[Annotated[Circle | Square, Field(discriminator="kind")], ...] = ()
+    words: dict[str, str] = Field(default_factory=dict)
+    size: tuple[int, int] = (64, 64)
+
+
+BASE = Outer(name="base", shapes=(Square(side=2), Circle(radius=0.5)), words={"a": "x"})
+
+
+@given(
+    st.builds(
+        Outer,
+        name=st.text(),
+        steps=st.integers(1, 10**9),
+        flag=st.booleans(),
+        inner=st.builds(Inner, lr=st.floats(1e-12, 1e12), note=st.none() | st.text()),
+        shape=st.builds(Circle, radius=st.floats(1e-9, 1e9)) | st.builds(Square, side=st.integers()),
+        words=st.dictionaries(st.text(), st.text(), max_size=3),
+        size=st.tuples(st.integers(), st.integers()),
+    )
+)
+def test_json_there_and_back(config):
+    assert parse(Outer, config.model_dump(mode="json")) == config
+    assert override(config, []) == config
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "config.json"
+    BASE.save(path)
+    assert Outer.load(path) == BASE
+    assert path.read_text(encoding="utf-8").startswith('{\n  "name": "base"')
+
+
+def test_files_that_are_no_config(tmp_path):
+    path = tmp_path / "config.json"
+    with pytest.raises(ConfigError, match=r"no config at .*config\.json"):
+        Outer.load(path)
+    for content, message in (
+        (b'{"name": ', "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"[1, 2]", "Outer is not valid"),
+        (b"{}", r"name: Field required"),
+        (b'{"name": "a", "size": [1]}', r"size\.1: Field required"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            Outer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ({"name": "a", "stepz": 3}, ["stepz: Extra inputs are not permitted (given 3)"]),
+        ({"name": "a", "inner": {"rate": 1}}, ["inner.rate: Extra inputs"]),
+        ({"name": 3}, ["name: Input should be a valid string (given 3)"]),
+        ({"name": "a", "steps": "3"}, ["steps: Input should be a valid integer (given '3')"]),
+        ({"name": "a", "steps": 3.5}, ["steps: "]),
+        ({"name": "a", "flag": 1}, ["flag: Input should be a valid boolean"]),
+        ({"name": "a", "steps": 0, "inner": {"lr": -1.0}}, ["steps: ", "inner.lr: "]),  # all at once
+        ({"name": "a", "shape": {"kind": "star"}}, ["shape: ", "'star'", "'circle', 'square'"]),
+        ({"name": "a", "shape": {"side": 2}}, ["shape: ", "discriminator 'kind'"]),
+        ({"name": "a", "shape": {"kind": "square", "radius": 2}}, ["shape.square.radius: Extra"]),
+    ],
+)
+def test_every_problem_is_named_with_what_was_given(values, lines):
+    with pytest.raises(ConfigError) as caught:
+        parse(Outer, values)
+    for line in lines:
+        assert line in str(caught.value)
+
+
+def test_an_integer_does_for_a_float():
+    assert parse(Inner, {"lr": 1}).lr == 1.0
+
+
+def test_instances_are_frozen_and_strict():
+    with pytest.raises(ValidationError):
+        BASE.steps = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Outer(name="a", steps="3")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        Outer(name="a", stepz=3)  # type: ignore[call-arg]
+
+
+def test_docstrings_under_fields_are_their_descriptions():
+    assert Square.model_fields["side"].description == "Length of a side."
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("steps=20", ("steps",), 20),
+        ("inner.lr=1e-4", ("inner", "lr"), 1e-4),
+        ("inner.lr=2", ("inner", "lr"), 2.0),
+        ("flag=true", ("flag",), True),
+        ("inner.note=hello world", ("inner", "note"), "hello world"),
+        ("inner.note=a=b", ("inner", "note"), "a=b"),
+        ("inner.note=null", ("inner", "note"), None),
+        (" inner.note = x ", ("inner", "note"), "x"),
+        ('inner.note="12"', ("inner", "note"), "12"),
+        ("size=[32, 48]", ("size",), (32, 48)),
+        ("size.1=48", ("size",), (64, 48)),
+        ('shape={"kind":"circle","radius":2}', ("shape",), Circle(radius=2.0)),
+        ("shape.side=7", ("shape",), Square(side=7)),
+        ("shapes.1.radius=3", ("shapes",), (Square(side=2), Circle(radius=3.0))),
+        ('shapes.0={"kind":"circle","radius":2}', ("shapes",), (Circle(radius=2.0), Circle(radius=0.5))),
+        ("shapes=[]", ("shapes",), ()),
+        ("words.a=y", ("words",), {"a": "y"}),
+        ('words={"b":"z"}', ("words",), {"b": "z"}),
+        ("name=", ("name",), ""),
+    ],
+)
+def test_overrides(assignment, path, value):
+    changed = override(BASE, [assignment])
+    node = changed
+    for key in path:
+        node = getattr(node, key)
+    assert node == value
+    # ... and nothing else.
+    dumped, before = changed.model_dump(), BASE.model_dump()
+    assert {key for key in dumped if dumped[key] != before[key]} <= {path[0]}
+
+
+def test_the_given_config_is_untouched_and_later_overrides_win():
+    before = BASE.model_dump()
+    assert override(BASE, ["steps=2", "steps=3", "inner.lr=1"]).steps == 3
+    assert BASE.model_dump() == before
+
+
+def test_a_union_member_is_changed_in_one_go_or_key_by_key():
+    assert override(BASE, ['shape={"kind":"circle","radius":1}', "shape.radius=4"]).shape == Circle(radius=4.0)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("steps", "'steps' is not of the form a.b=value"),
+        ("=3", "not of the form"),
+        ("stepz=3", "'stepz': there is no 'stepz' here; known: name, steps, flag"),
+        ("inner.rate=3", "there is no 'rate' here; known: lr, note"),
+        ("iner.lr=3", "there is no 'iner' here"),
+        ("inner.lr.x=3", "there is no 'x' here; known: none"),
+        ("inner.note.x=3", "there is no 'x' here; known: none"),
+        ("shapes.2.side=3", r"there is no '2' here; known: 0\.\.1"),
+        ("shapes.-1.side=3", r"there is no '-1' here"),
+        ("shape.radius=3", "there is no 'radius' here; known: kind, side"),
+        ("words.b=y", "there is no 'b' here; known: a"),
+        ("steps=0", "steps: .*greater than or equal to 1 .given 0."),
+        ("steps=many", "steps: .*valid integer .given 'many'."),
+        ("shape.kind=circle", r"shape\.circle\.radius: Field required"),
+        ("shape.kind=star", "'star'"),
+        ("inner=3", "inner: "),
+        ("size=[1]", r"size\.1: Field required"),
+        ("inner.lr=NaN", r"inner\.lr: "),
+    ],
+)
+def test_bad_overrides(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(BASE, [assignment])
+
+
+def test_infinity_is_no_number_to_save():
+    """JSON has none: it would be read back as null."""
+    for value in (math.inf, math.nan):
+        with pytest.raises(ValidationError):
+            Inner(lr=value)
+    with pytest.raises(ConfigError, match="finite"):
+        override(BASE, ["inner.lr=Infinity"])
+
+
+def test_config_errors_are_dimoo_errors_and_value_errors():
+    assert issubclass(ConfigError, DimooError)
+    assert issubclass(ConfigError, ValueError)

@@ -1,0 +1,58 @@
+"""A random model of the smallest size, and a world that it fits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dimoo.backbone.build import build_backbone
+from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.init import initialise
+from dimoo.data.world import WorldConfig
+from dimoo.tasks.assemble import MINI, TEXT
+from dimoo.tasks.config import ImageSettings, ModelConfig
+from dimoo.tasks.model import Dimoo
+from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
+from dimoo.tokenizers.prompts import PromptTemplate
+from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
+from dimoo.tokenizers.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="session")
+def world() -> WorldConfig:
+    """Two canvases, so that the gallery shows another size."""
+    return WorldConfig(nouns=12, canvases=((64, 64), (48, 64)))
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Dimoo:
+    """Knows nothing; every part is real."""
+    text = TextTokenizer.load(MINI / TEXT)
+    image = build_image_tokenizer(
+        ImageTokenizerConfig(
+            network=PatchNetworkConfig(patch=16, width=8, encoder_blocks=0, decoder_blocks=0),
+            quantizer=VectorQuantizerConfig(size=64, dim=4),
+        ),
+        torch.Generator().manual_seed(0),
+    ).eval()
+    named = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
+    opening, closing = named.pop("image_start"), named.pop("image_end")
+    vocabulary = Vocabulary(text_size=text.size, **named).with_modality(
+        "image", image.codebook_size, opening=opening, closing=closing
+    )
+    shape = BackboneConfig(
+        d_model=16, layers=1, heads=2, kv_heads=2, mlp_hidden=32, vocab_size=vocabulary.size, rope_theta=1e4
+    )
+    config = ModelConfig(
+        name="random",
+        backbone=shape,
+        vocabulary=vocabulary,
+        template=PromptTemplate(systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}),
+        image=ImageSettings(steps=2),
+        answer_tokens=3,
+        caption_tokens=4,
+    )
+    backbone = initialise(build_backbone(shape), torch.Generator().manual_seed(0))
+    return Dimoo(config, backbone=backbone, text_tokenizer=text, image_tokenizer=image)

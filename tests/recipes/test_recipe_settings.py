@@ -1,0 +1,176 @@
+"""No parameter lies: every setting changes what a run leaves behind, and bookkeeping changes nothing else."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from pydantic import BaseModel
+from tiny_recipes import Tiny, cut, files
+
+from dimoo.backbone.model import Backbone
+from dimoo.core.errors import DataError
+from dimoo.data.config import MixtureConfig
+from dimoo.data.world import WorldConfig, WorldSource
+from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
+from dimoo.tokenizers.text import train_bpe
+from recipes.config import DiffusionRecipe, OptimizerConfig, Recipe, RunConfig, TokenizerRecipe
+from recipes.run import run
+
+LEARNT = frozenset({"log", "weights"})
+"""What changes when something else is learnt."""
+RUN = {
+    "name": ("other", {"folder"}),
+    "folder": ("FOLDER/elsewhere", {"folder"}),
+    "seed": ("1", LEARNT),
+    "steps": ("5", LEARNT | {"saved"}),
+    "batch_size": ("5", LEARNT),
+    "precision": ("bf16", LEARNT),
+    "log_every": ("2", {"log"}),
+    "save_every": ("3", {"saved"}),
+    "sample_every": ("4", {"pictures"}),
+}
+OPTIMIZER = {
+    "lr": ("0.01", LEARNT),
+    "betas": ("[0.5, 0.95]", LEARNT),
+    "weight_decay": ("0.9", LEARNT),
+    "clip": ("0.01", LEARNT),
+    "warmup_steps": ("0", LEARNT),
+    "decay_share": ("1.0", LEARNT),
+}
+SHARED = {
+    **{f"run.{name}": entry for name, entry in RUN.items()},
+    **{f"optimizer.{name}": entry for name, entry in OPTIMIZER.items()},
+    "source": ('{"kind":"world","phases":[{"share":1.0,"world":{"nouns":5}}]}', LEARNT),
+}
+FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
+    "world_tokenizer": {
+        **SHARED,
+        "run.sample_every": ("4", {"pictures", "log"}),
+        "tokenizer": ('{"network":{"kind":"patch","width":12}}', LEARNT),
+        "objective": ('{"l1":3.0}', LEARNT),
+        "discriminator_lr": ("0.1", LEARNT),
+    },
+    "world_base": {
+        **SHARED,
+        "image_tokenizer": ("FOLDER/other_image_tokenizer", LEARNT),
+        "text_tokenizer": ("FOLDER/tokenizer.json", LEARNT),
+        "template": ('{"systems":{"text_to_image":"paint","understanding":"say"}}', LEARNT),
+        "backbone": (
+            '{"d_model":16,"layers":2,"heads":2,"kv_heads":2,"mlp_hidden":24,"vocab_size":1056}',
+            LEARNT,
+        ),
+        "mixture.text_to_image": ("0", LEARNT),
+        "mixture.question": ("0", LEARNT),
+        "mixture.caption": ("0", LEARNT),
+        "mixture.question_tokens": ("9", LEARNT),
+        "mixture.caption_tokens": ("40", LEARNT),
+        "mixture.dropout": ("1.0", LEARNT),
+        "schedule": ('{"kind":"linear"}', LEARNT),
+        "times": ('{"kind":"uniform"}', LEARNT),
+        "corruption": ('{"kind":"bernoulli"}', LEARNT),
+        "loss_weight": ('{"kind":"inverse_share"}', LEARNT),
+        "full_up_to": ("100", LEARNT),
+        "accumulate": ("1", LEARNT),
+        "slice_loss": ("false", LEARNT),
+        "loss_chunk": ("3", {"rows at a time"}),
+        "ema": ("0.5", {"weights"}),
+        "place_codes": ("false", LEARNT),
+        "warm_start": ("FOLDER/warm", LEARNT),
+    },
+}
+EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureConfig}
+
+
+def outcome(recipe: Recipe) -> dict[str, Any]:
+    """What a run leaves behind, part by part."""
+    saved: list[int] = []
+    rows: list[int] = [0]
+    save, head = L.Trainer.save_checkpoint, Backbone.head
+
+    def spy_save(self: L.Trainer, path: Path) -> None:
+        saved.append(self.lightning_module.steps_done)
+        save(self, path)
+
+    def spy_head(self: Backbone, hidden: torch.Tensor, columns: slice | None = None) -> torch.Tensor:
+        rows.append(len(hidden))
+        return head(self, hidden, columns)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(L.Trainer, "save_checkpoint", spy_save)
+        patch.setattr(Backbone, "head", spy_head)
+        folder = run(recipe)
+    return {
+        "folder": str(folder),
+        "log": (folder / "csv/metrics.csv").read_text(),
+        "weights": {name: data for name, data in files(folder / "export").items() if name.endswith("tensors")},
+        "pictures": [path.name for path in (folder / "pictures").glob("*")],
+        "saved": saved,
+        "rows at a time": max(rows) <= 3,
+    }
+
+
+Plain = Callable[[str], tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) -> Plain:
+    """plain(name): a folder with things to choose from, and the outcome of that recipe as it is."""
+
+    @cache
+    def make(name: str) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp(name)
+        config = load_image_tokenizer(image_tokenizer).config
+        other = build_image_tokenizer(config, torch.Generator().manual_seed(1))
+        save_image_tokenizer(other, folder / "other_image_tokenizer")
+        captions = [WorldSource(WorldConfig(), 0).example(index).caption or "" for index in range(100)]
+        train_bpe(captions, size=800).save(folder / "tokenizer.json")
+        if name == "world_base":
+            warm = run(cut(name, folder, image_tokenizer, "run.name=first", "run.seed=7", "run.steps=2"))
+            (warm / "export").rename(folder / "warm")
+        return folder, outcome(cut(name, folder, image_tokenizer, "run.steps=4"))
+
+    return make
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in FIELDS for field in FIELDS[name]])
+def test_a_setting_changes_what_it_says_and_nothing_else(
+    name: str, field: str, plain: Plain, image_tokenizer: Path
+) -> None:
+    folder, before = plain(name)
+    value, wanted = FIELDS[name][field]
+    # Elsewhere, unless that is the point: a folder holds one run.
+    place = () if field in ("run.name", "run.folder") else (f"run.folder={folder / field}",)
+    value = value.replace("FOLDER", str(folder))
+    after = outcome(cut(name, folder, image_tokenizer, "run.steps=4", *place, f"{field}={value}"))
+    if place:
+        after["folder"] = before["folder"]
+    if field == "loss_chunk":  # sums in another order: equal but for rounding
+        assert losses(after) == pytest.approx(losses(before), rel=1e-5)
+        after = {**after, "log": before["log"], "weights": before["weights"]}
+    assert {part for part in before if before[part] != after[part]} == set(wanted)
+
+
+def losses(made: dict[str, Any]) -> list[float]:
+    return [float(row["loss"]) for row in csv.DictReader(made["log"].splitlines())]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("world_base", DiffusionRecipe), ("world_tokenizer", TokenizerRecipe)])
+def test_no_setting_is_left_out(name: str, kind: type[BaseModel]) -> None:
+    names = set()
+    for field in kind.model_fields.keys() - {"kind"}:
+        nested = EXPANDED.get(field)
+        names |= {field} if nested is None else {f"{field}.{leaf}" for leaf in nested.model_fields}
+    assert names == FIELDS[name].keys()
+
+
+def test_the_longest_prompt_is_kept_to(tiny: Tiny) -> None:
+    with pytest.raises(DataError, match=r"more than the 8 that this model takes.*max_prompt_tokens"):
+        run(tiny("world_base", "template.max_prompt_tokens=8"), dry=True)

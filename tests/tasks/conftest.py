@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dimoo
+from dimoo.backbone.build import build_backbone
+from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.init import initialise
+from dimoo.core.rng import generator
+from dimoo.tasks.config import ImageSettings, ModelConfig
+from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
+from dimoo.tokenizers.template import PromptTemplate
+from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
+from dimoo.tokenizers.vocabulary import Vocabulary
+
+CODES = 64
+WORDS = Path(dimoo.__file__).parent / "assets" / "mini" / "tokenizer.json"
+
+
+@pytest.fixture(scope="session")
+def model() -> Dimoo:
+    """Random weights, large enough that prompts, pictures and positions all show; 64 codes of 8x8 pixels."""
+    text = TextTokenizer.load(WORDS)
+    image = build_image_tokenizer(
+        ImageTokenizerConfig(
+            network=PatchNetworkConfig(patch=8, width=16, encoder_blocks=1, decoder_blocks=1),
+            quantizer=VectorQuantizerConfig(size=CODES, dim=8),
+        ),
+        generator(0, "tasks", "tokenizer"),
+    )
+    ids = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
+    opening, closing = ids.pop("image_start"), ids.pop("image_end")
+    vocabulary = Vocabulary(text_size=text.size, **ids).with_modality("image", CODES, opening=opening, closing=closing)
+    shape = BackboneConfig(d_model=32, layers=2, heads=4, kv_heads=4, mlp_hidden=48, vocab_size=vocabulary.size)
+    backbone = initialise(build_backbone(shape), generator(0, "tasks", "backbone"))
+    for parameter in backbone.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(6.0)
+    config = ModelConfig(
+        name="tiny",
+        backbone=shape,
+        vocabulary=vocabulary,
+        template=PromptTemplate(systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, max_prompt_tokens=64),
+        image=ImageSettings(steps=4, guidance=2.0),
+        image_size=(16, 24),
+        answer_tokens=4,
+        caption_tokens=6,
+    )
+    return Dimoo(config, backbone=backbone, text_tokenizer=text, image_tokenizer=image)

@@ -1,0 +1,178 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from task_cases import all_equal, mixture
+
+from dimoo.core.errors import CheckpointError
+from dimoo.core.rng import generator
+from dimoo.tasks.assemble import load, save
+from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
+from dimoo.tokenizers.image.files import save_image_tokenizer
+from dimoo.tokenizers.text import train_bpe
+
+FILES = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "image_tokenizer/config.json",
+    "image_tokenizer/model.safetensors",
+]
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "deep" / "checkpoint"
+    save(model, folder, dtype=torch.float32, card="# tiny\n")
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def edit(path, **changes):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, **changes}), encoding="utf-8")
+
+
+def test_what_is_written(saved):
+    assert sorted(str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()) == sorted(
+        [*FILES, "README.md"]
+    )
+    assert (saved / "README.md").read_text(encoding="utf-8") == "# tiny\n"
+
+
+def test_out_and_in_again_is_the_same_model(model, saved):
+    loaded = load(saved)
+    assert loaded.config == model.config
+    own, theirs = model.backbone.state_dict(), loaded.backbone.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    assert loaded.kit.image_tokenizer.fingerprint == model.kit.image_tokenizer.fingerprint
+    assert loaded.prompts.text.fingerprint == model.prompts.text.fingerprint
+    assert not loaded.backbone.training
+    assert all_equal(model.run(mixture()), loaded.run(mixture()))
+
+
+def test_bfloat16_rounds_the_backbone_and_nothing_else(model, tmp_path):
+    save(model, tmp_path)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    assert not (tmp_path / "README.md").exists()
+    loaded = load(tmp_path)
+    for name, tensor in loaded.backbone.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, model.backbone.state_dict()[name].bfloat16().float())
+    assert loaded.kit.image_tokenizer.fingerprint == model.kit.image_tokenizer.fingerprint
+
+
+def test_the_backbone_takes_the_dtype_asked_for(saved):
+    loaded = load(saved, dtype=torch.float64)
+    assert {parameter.dtype for parameter in loaded.backbone.parameters()} == {torch.float64}
+    assert {tensor.dtype for tensor in loaded.kit.image_tokenizer.parameters()} == {torch.float32}
+
+
+def test_saving_over_a_checkpoint_replaces_it(model, copy):
+    save(model, copy)
+    assert load_file(copy / "model.safetensors")["norm.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_files(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=name.split("/")[0]):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "garbage"])
+def test_corrupt_files(copy, name, damage):
+    path = copy / name
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "emptied": b"", "garbage": b"\xff\xfe\x00{" * 20}[damage])
+    with pytest.raises(CheckpointError, match=name.split("/")[0]):
+        load(copy)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder at '.*nowhere'; give a folder, or \"mini\""):
+        load(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        load(tmp_path / "file")
+
+
+def test_an_unknown_key_in_the_config_is_named(copy):
+    edit(copy / "config.json", colour="red")
+    with pytest.raises(CheckpointError, match=r"not a dimoo checkpoint(.|\n)*colour.*'red'"):
+        load(copy)
+
+
+def test_another_format_is_refused(copy):
+    edit(copy / "config.json", format="dimoo-9")
+    with pytest.raises(CheckpointError, match=r"format(.|\n)*dimoo-1(.|\n)*dimoo-9"):
+        load(copy)
+
+
+def test_tensors_must_fit_exactly(copy):
+    path = copy / "model.safetensors"
+    tensors = load_file(path)
+    without = {name: tensor for name, tensor in tensors.items() if name != "norm.weight"}
+    for broken, message in (
+        (without, "missing: norm.weight"),
+        ({**tensors, "extra.weight": torch.zeros(1)}, "unknown: extra.weight"),
+        ({**tensors, "norm.weight": torch.zeros(7)}, r"wrong shape: norm.weight is \(7,\)"),
+    ):
+        save_file(broken, path)
+        with pytest.raises(CheckpointError, match=message):
+            load(copy)
+
+
+def test_vocabulary_and_backbone_must_agree(model, copy):
+    values = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    size = model.config.vocabulary.size
+    edit(copy / "config.json", backbone={**values["backbone"], "vocab_size": size + 1})
+    with pytest.raises(CheckpointError, match=f"has {size} ids, the backbone {size + 1}"):
+        load(copy)
+
+
+def test_codebook_and_vocabulary_must_agree(copy):
+    config = ImageTokenizerConfig(
+        network=PatchNetworkConfig(patch=8, width=16), quantizer=VectorQuantizerConfig(size=32, dim=8)
+    )
+    save_image_tokenizer(build_image_tokenizer(config, generator(0)), copy / "image_tokenizer")
+    with pytest.raises(CheckpointError, match="has 32 codes, the vocabulary 64"):
+        load(copy)
+
+
+def test_a_vocabulary_without_images_is_refused(model, copy):
+    values = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    text_size = model.config.vocabulary.text_size
+    edit(
+        copy / "config.json",
+        vocabulary={**values["vocabulary"], "modalities": []},
+        backbone={**values["backbone"], "vocab_size": text_size},
+    )
+    with pytest.raises(CheckpointError, match="has 64 codes, the vocabulary 0"):
+        load(copy)
+
+
+def test_a_text_tokenizer_with_more_ids_than_the_vocabulary_is_refused(model, copy):
+    other = train_bpe([f"word{index} " * 3 for index in range(2000)], size=model.config.vocabulary.text_size + 50)
+    other.save(copy / "tokenizer.json")
+    with pytest.raises(CheckpointError, match=f"has {other.size} ids, the vocabulary room for"):
+        load(copy)
+
+
+def test_only_known_image_tokenizers_are_saved(model, tmp_path):
+    class Other:
+        modality = "image"
+
+    odd = Dimoo(model.config, backbone=model.backbone, text_tokenizer=model.prompts.text, image_tokenizer=Other())
+    with pytest.raises(CheckpointError, match="type Other"):
+        save(odd, tmp_path)
