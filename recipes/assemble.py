@@ -13,9 +13,11 @@ from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.build import build_source
+from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
+from dimoo.evaluation.suites import WORLD_FILE
 from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, read_tensors, resolve, save
 from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
@@ -113,11 +115,14 @@ def model_of(module: DiffusionModule) -> Dimoo:
 
 
 def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
-    """Write what was trained to a folder that `dimoo` loads."""
+    """Write what was trained to a folder that `dimoo` loads, and the world that it was trained for, if it was."""
     if isinstance(module, TokenizerModule):
         save_image_tokenizer(module.tokenizer, folder)
     else:
         save(model_of(module), folder)
+        source = module.recipe.source
+        if isinstance(source, WorldSourceConfig):
+            source.phases[-1].world.save(folder / WORLD_FILE)
 
 
 def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer) -> Backbone:

@@ -73,10 +73,10 @@ def world_base() -> DiffusionRecipe:
     Command: python -m recipes.run world_base --set image_tokenizer=runs/world_tokenizer/export
     """
     return DiffusionRecipe(
-        run=RunConfig(name="world_base", steps=14_000, batch_size=16, sample_every=1000, save_every=250),
+        run=RunConfig(name="world_base", steps=12_000, batch_size=16, sample_every=1000, save_every=250),
         optimizer=OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.25),
         source=WorldSourceConfig(
-            phases=(Phase(share=0.35, world=easy_world()), Phase(share=0.65, world=mini_world()))
+            phases=(Phase(share=0.3, world=easy_world()), Phase(share=0.7, world=mini_world()))
         ),
         image_tokenizer="mini",
         text_tokenizer="mini",

@@ -89,8 +89,11 @@ def test_prompts_are_held_out_true_and_say_what_is_scored(kind: str) -> None:
         assert (scene.height, scene.width) == (64, 64)
         spoken = check_caption(text, scene)
         assert "background" in spoken
-        wanted = {"one": set(), "two": {"relation"}, "count": {"count"}, "place": {"place"}, "size": {"size"}}
-        assert spoken == {"background"} | wanted[kind]
+        wanted = {"two": {"relation"}, "count": {"count"}, "place": {"place"}, "size": {"size"}}
+        if kind == "one":  # any words of the training captions that name the background
+            assert spoken <= {"background", "place", "size"}
+        else:
+            assert spoken == {"background"} | wanted[kind]
         if kind == "two":
             assert unseen_relations(scene, CONFIG.holdout)
             assert relation(*scene.entities) is not None
@@ -104,7 +107,7 @@ def test_prompts_are_held_out_true_and_say_what_is_scored(kind: str) -> None:
 
 def test_more_prompts_than_captions_repeat_rather_than_hang() -> None:
     tiny = WorldConfig(nouns=4, colors=("white", "blue"), two_tone=0.0, holdout=0.3)
-    suite = prompts(tiny, "one", 30, 0)
+    suite = prompts(tiny, "size", 30, 0)
     texts = Counter(text for text, _ in suite)
     assert len(suite) == 30 > len(texts)
     assert len({scene for _, scene in suite}) > len(texts)

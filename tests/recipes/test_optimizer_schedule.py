@@ -24,7 +24,8 @@ def test_the_rate_warms_up_stays_and_falls_to_a_tenth() -> None:
 @given(warmup=st.integers(0, 50), share=st.floats(0, 1), steps=st.integers(1, 200), step=st.integers(0, 199))
 def test_the_rate_is_positive_and_at_most_one(warmup: int, share: float, steps: int, step: int) -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=warmup, decay_share=share)
-    value = rate(config, min(step, steps - 1), steps)
+    step = min(step, steps - 1)
+    value = rate(config, step, steps)
     assert 0 < value <= 1
     if step >= warmup and share == 0:
         assert value == 1

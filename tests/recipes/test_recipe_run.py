@@ -143,18 +143,23 @@ def poison_gradient(module: Any) -> None:
     first.register_hook(lambda gradient: gradient * math.inf)
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("poison", [poison_weight, poison_gradient])
+@pytest.mark.parametrize(
+    ("name", "poison", "problem"),
+    [
+        ("world_base", poison_weight, "the loss is nan at step 3"),
+        ("world_base", poison_gradient, "the gradient norm is nan at step 3"),
+        ("world_tokenizer", poison_weight, r"not finite at step 3: .*'l1': nan"),
+        ("world_tokenizer", poison_gradient, r"not finite at step 3: .*'grad_norm': (nan|inf)"),
+    ],
+)
 def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(
-    name: str, poison: Any, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    name: str, poison: Any, problem: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny(name)
+    recipe = tiny(name, "optimizer.lr=0.0125")
     before_step(monkeypatch, MODULES[name], 3, poison)
-    with pytest.raises(
-        TrainingError, match=r"(nan|inf).*(at step 3|run\.name).*lower optimizer\.lr \(now 0\.001\)"
-    ) as raised:
+    fix = r"another run\.name with a lower optimizer\.lr \(now 0\.0125\)"
+    with pytest.raises(TrainingError, match=f"{problem}.*{fix}"):
         run(recipe)
-    assert "step 3" in str(raised.value)
     folder = Path(recipe.run.folder) / name
     state = checkpoint(folder)
     assert state["steps_done"] == 2

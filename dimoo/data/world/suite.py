@@ -9,7 +9,7 @@ from typing_extensions import assert_never
 
 from dimoo.core.errors import ConfigError
 from dimoo.data.world.config import WorldConfig
-from dimoo.data.world.language import color_words, noun_phrase, phrase_at, plain_caption
+from dimoo.data.world.language import caption, color_words, noun_phrase, phrase_at, plain_caption
 from dimoo.data.world.questions import KINDS, QA, Kind, possible
 from dimoo.data.world.sample import Canvas, sample_scene
 from dimoo.data.world.scene import Scene, region, relation
@@ -25,7 +25,7 @@ def prompts(
 ) -> tuple[tuple[str, Scene], ...]:
     """`n` held-out scenes with a caption that says all that is scored.
 
-    "one": the noun and the background. "two": two nouns in a clear relation and the background, "count": how
+    "one": the noun and the background, in any of the words that training uses. "two": two nouns in a clear relation and the background, "count": how
     many of one noun and the background. "place", "size": as "one", with the place or the size of the object.
     Captions do not repeat as long as new ones turn up.
 
@@ -38,7 +38,7 @@ def prompts(
     unclear = repeated = 0
     while len(chosen) < n:
         scene = _draw(config, kind, rng, canvas)
-        text = _scored_caption(scene, kind)
+        text = _scored_caption(scene, kind, rng)
         if text is None:
             unclear += 1
             if unclear > TRIES:
@@ -81,12 +81,14 @@ def _draw(config: WorldConfig, kind: PromptKind, rng: np.random.Generator, canva
             assert_never(kind)
 
 
-def _scored_caption(scene: Scene, kind: PromptKind) -> str | None:
+def _scored_caption(scene: Scene, kind: PromptKind, rng: np.random.Generator) -> str | None:
     """The caption, or None where the scene does not show clearly what this kind scores."""
     first, background = scene.entities[0], f"on a {color_words(scene.background)} background"
     match kind:
         case "one":
-            return plain_caption(scene)
+            # Few pairs of a noun and a colour are held out: other words make different prompts of them.
+            words = caption(scene, rng)
+            return words if color_words(scene.background) in words else None
         case "two":
             return plain_caption(scene) if relation(first, scene.entities[1]) is not None else None
         case "count":

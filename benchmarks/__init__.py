@@ -1,0 +1,1 @@
+"""Speed, measured on the real recipes and tasks: `python -m benchmarks.spine`."""
