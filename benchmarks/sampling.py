@@ -11,9 +11,9 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.timing import REST, Clock, counted, watch
+from dimoo.backbone.model import Backbone
 from dimoo.core.requests import GenerateRequest
 from dimoo.diffusion.canvas import Plan
-from dimoo.tasks import engine
 from dimoo.tasks.assemble import load
 from dimoo.tasks.generate import generate
 from dimoo.tasks.job import Job
@@ -44,8 +44,14 @@ def open_model(*, random: bool) -> Dimoo:
         return load("mini", device=device)
     from recipes import registry
     from recipes.assemble import diffusion_module, model_of
+    from recipes.config import DiffusionRecipe
 
-    return model_of(diffusion_module(registry.get("world_base")).to(device))  # type: ignore[arg-type]
+    recipe = registry.get("world_base")
+    assert isinstance(recipe, DiffusionRecipe)
+    module = diffusion_module(recipe).to(device)
+    if isinstance(module.builder.image_tokenizer, torch.nn.Module):
+        module.builder.image_tokenizer.to(device)
+    return model_of(module)
 
 
 def measure(model: Dimoo, batch: int, *, repeats: int) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def measure(model: Dimoo, batch: int, *, repeats: int) -> dict[str, Any]:
     The parts: "attention", "mlp" and "head" of all branches; "draw" is guidance, draw, confidence and order; "pixels"
     is the image tokenizer's decoder; "rest" is prompts, embedding, norms, rotation, the canvas.
     """
-    clock = Clock(model.backbone.embedding.weight.device)
+    clock = Clock(model.backbone.device)
     backbone = type(model.backbone)
     seconds: list[float] = []
     with ExitStack() as stack:
@@ -62,6 +68,7 @@ def measure(model: Dimoo, batch: int, *, repeats: int) -> dict[str, Any]:
         stack.enter_context(patch.object(backbone, "head", clock.timed("head", backbone.head)))
         tokenizer = type(model.kit.image_tokenizer)
         stack.enter_context(patch.object(tokenizer, "decode", clock.timed("pixels", tokenizer.decode)))
+        assert isinstance(model.backbone, Backbone)
         watch(model.backbone, clock)
         for repeat in range(repeats + 1):
             if repeat == 1:
@@ -69,7 +76,7 @@ def measure(model: Dimoo, batch: int, *, repeats: int) -> dict[str, Any]:
             before = sum(clock.seconds.values())
             with clock.part(REST):
                 jobs = [_job(model, seed, clock) for seed in range(batch)]
-                engine.run(model.backbone, model.config.vocabulary, jobs)
+                model.run(jobs)
             seconds.append(sum(clock.seconds.values()) - before)
     height, width = model.config.image_size
     taken = seconds[1:]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
         TrainingError,
     )
     from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
+    from dimoo.denoise.predictor import MaskPredictor
+    from dimoo.diffusion.canvas import Plan
     from dimoo.diffusion.confidence import Confidence
     from dimoo.diffusion.draw import Draw
     from dimoo.diffusion.guidance import Guidance
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.diffusion.stopping import Stopping
     from dimoo.tasks.assemble import load, save
     from dimoo.tasks.config import ImageSettings, ModelConfig, TextSettings
+    from dimoo.tasks.job import Job
     from dimoo.tasks.model import Dimoo
     from dimoo.tokenizers.base import Tokenizer
     from dimoo.tokenizers.text import TextTokenizer
@@ -50,8 +53,11 @@ _HOMES = {
     "Guidance": "dimoo.diffusion.guidance",
     "ImageSettings": "dimoo.tasks.config",
     "InpaintRequest": "dimoo.core.requests",
+    "Job": "dimoo.tasks.job",
+    "MaskPredictor": "dimoo.denoise.predictor",
     "ModelConfig": "dimoo.tasks.config",
     "Order": "dimoo.diffusion.orders",
+    "Plan": "dimoo.diffusion.canvas",
     "Request": "dimoo.core.requests",
     "RequestError": "dimoo.core.errors",
     "Schedule": "dimoo.diffusion.schedules",
@@ -81,8 +87,11 @@ __all__ = [
     "Guidance",
     "ImageSettings",
     "InpaintRequest",
+    "Job",
+    "MaskPredictor",
     "ModelConfig",
     "Order",
+    "Plan",
     "Request",
     "RequestError",
     "Schedule",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from typing_extensions import assert_never
 
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.init import initialise, place_codes
@@ -12,13 +13,14 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
+from dimoo.core.tensors import load_exact, read_tensors
 from dimoo.data.build import build_source
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
-from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, read_tensors, resolve, save
+from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, resolve, save, with_fingerprints
 from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
@@ -27,10 +29,20 @@ from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
-from dimoo.weights.rules import load_exact
-from recipes.config import DiffusionRecipe, TokenizerRecipe
+from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
 from recipes.diffusion import DiffusionModule
 from recipes.tokenizer import TokenizerModule
+
+
+def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
+    """Everything that a run of any kind needs; see `tokenizer_module` and `diffusion_module`."""
+    match recipe:
+        case TokenizerRecipe():
+            return tokenizer_module(recipe)
+        case DiffusionRecipe():
+            return diffusion_module(recipe)
+        case _:
+            assert_never(recipe)
 
 
 def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
@@ -52,12 +64,11 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
-    image = load_image_tokenizer(
-        MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer)
-    )
+    image = load_image_tokenizer(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
     text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
     vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
+    schedule = parts.build_schedule(recipe.schedule)
     return DiffusionModule(
         recipe,
         backbone=_backbone(recipe, vocabulary, image),
@@ -65,10 +76,10 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
         source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
         objective=MaskedObjective(
             vocabulary=vocabulary,
-            schedule=parts.build_schedule(recipe.schedule),
+            schedule=schedule,
             times=parts.build_times(recipe.times),
             corruption=parts.build_corruption(recipe.corruption),
-            weight=parts.build_loss_weight(recipe.loss_weight),
+            weight=parts.build_loss_weight(recipe.loss_weight, schedule),
             full_up_to=recipe.full_up_to,
             slice_loss=recipe.slice_loss,
             chunk=recipe.loss_chunk,
@@ -82,16 +93,17 @@ def make_vocabulary(text: TextTokenizer, image: ImageTokenizer, *, total: int) -
     Raises:
         ConfigError: the text tokenizer does not fit below the image codes.
     """
-    text_size = total - image.codebook_size
+    codes = image.codebook_size * image.codebooks
+    text_size = total - codes
     if text_size < text.size:
         raise ConfigError(
-            f"backbone.vocab_size is {total}, but {text.size} text ids and {image.codebook_size} image codes need"
-            f" {text.size + image.codebook_size}; set it to at least that"
+            f"backbone.vocab_size is {total}, but {text.size} text ids and {codes} image codes need"
+            f" {text.size + codes}; set it to at least that"
         )
     named = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
     opening, closing = named.pop("image_start"), named.pop("image_end")
     return parse(Vocabulary, {"text_size": text_size, **named}).with_modality(
-        image.modality, image.codebook_size, opening=opening, closing=closing
+        image.modality, codes, opening=opening, closing=closing
     )
 
 
@@ -107,7 +119,7 @@ def model_of(module: DiffusionModule) -> Dimoo:
         caption_tokens=recipe.mixture.caption_tokens,
     )
     return Dimoo(
-        config,
+        with_fingerprints(config, builder.prompts.text, builder.image_tokenizer),
         backbone=module.backbone,
         text_tokenizer=builder.prompts.text,
         image_tokenizer=builder.image_tokenizer,

@@ -12,9 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recipes.steps import StepModule, log
 
-COUNTS = ("tokens", "pictures")
-"""Values that count what a step learnt from; shown as a speed."""
-
 
 class RunProgress(L.Callback):
     """Every so many steps: the last step's values to the logs, and with speed and time left to the screen.
@@ -27,14 +24,15 @@ class RunProgress(L.Callback):
         self._steps, self._every = steps, every
         self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
-        self._since, self._items, self._first = 0.0, 0.0, 0
+        self._since, self._items, self._first = 0.0, 0, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock at the step that the run begins or resumes at."""
+        del trainer
         assert isinstance(pl_module, StepModule)
         self._first = pl_module.steps_done
-        self._begin, self._since, self._items = time.monotonic(), time.monotonic(), 0.0
-        if trainer.is_global_zero and self._console.is_terminal:
+        self._begin, self._since, self._items = time.monotonic(), time.monotonic(), 0
+        if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -47,31 +45,41 @@ class RunProgress(L.Callback):
             self._bar.start()
             self._task = self._bar.add_task("training", total=self._steps, completed=self._first, note="")
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Have the step measured if it will be reported."""
+        del trainer, batch, batch_idx
+        assert isinstance(pl_module, StepModule)
+        pl_module.shown = self._due(pl_module.steps_done + 1)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and report every so many steps."""
         del outputs, batch, batch_idx
         assert isinstance(pl_module, StepModule)
-        done, values = pl_module.steps_done, pl_module.values
-        self._items += sum(values.get(name, 0.0) for name in COUNTS)
-        if not trainer.is_global_zero or (done % self._every and done != self._steps):
+        done, values, unit = pl_module.steps_done, pl_module.values, pl_module.unit
+        self._items += pl_module.items
+        if not self._due(done):
             return
         log(trainer.loggers, values, done - 1)
         now = time.monotonic()
-        unit = next((name for name in COUNTS if name in values), "items")
         speed = self._items / max(now - self._since, 1e-9)
         left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
         # Scores that other callbacks measured now and then come after the step's own values.
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = [f"{name} {value:.4g}" for name, value in {**values, **scores}.items() if name not in COUNTS]
+        shown = [f"{name} {value:.4g}" for name, value in {**values, **scores}.items() if name != unit]
         note = f"{speed:,.0f} {unit}/s  " + "  ".join(shown)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
         else:
             line = f"step {done}/{self._steps}  {timedelta(seconds=round(left))} left  {note}"
             self._console.print(line, highlight=False, soft_wrap=True)
-        self._since, self._items = now, 0.0
+        self._since, self._items = now, 0
+
+    def _due(self, done: int) -> bool:
+        return done % self._every == 0 or done == self._steps
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leave the terminal as it was, after errors too (Lightning does not call `teardown` then)."""

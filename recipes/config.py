@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from dimoo.backbone.config import BackboneConfig
 from dimoo.core.config import StrictConfig
@@ -13,12 +14,14 @@ from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleC
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
 from dimoo.tokenizers.template import PromptTemplate
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimizerConfig(StrictConfig):
     """AdamW with warm-up, a constant rate, and a linear decay at the end (warm-up, stable, decay)."""
 
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0)
     clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
@@ -33,7 +36,7 @@ class RunConfig(StrictConfig):
     name: str = Field(min_length=1)
     """Folder of the run inside `folder`."""
     folder: str = "runs"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     steps: int = Field(gt=0)
     """Optimiser steps in all."""
     batch_size: int = Field(gt=0)
@@ -61,6 +64,8 @@ class TokenizerRecipe(_Recipe):
     tokenizer: ImageTokenizerConfig
     objective: ObjectiveConfig
     discriminator_lr: float = Field(default=1e-4, gt=0)
+    fit_pictures: int = Field(default=1024, ge=1)
+    """Pictures that the codebook is fitted to before the first step."""
 
 
 class DiffusionRecipe(_Recipe):
@@ -87,11 +92,20 @@ class DiffusionRecipe(_Recipe):
     loss_chunk: int = Field(default=4096, ge=1)
     """Masked rows whose logits exist at one time."""
     ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged weights, which are what is exported."""
+    """Decay of the averaged weights, which are what is shown and exported; 0: the last weights are."""
     place_codes: bool = True
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
     """A checkpoint folder of the same shape whose weights are taken over."""
+
+    @model_validator(mode="after")
+    def _weight_fits_schedule(self) -> Self:
+        if self.loss_weight.kind == "inverse_share" and self.schedule.kind != "linear":
+            raise ValueError(
+                f"loss_weight inverse_share is made for the linear schedule, not {self.schedule.kind};"
+                " use schedule_weight, which fits every schedule"
+            )
+        return self
 
 
 Recipe = Annotated[TokenizerRecipe | DiffusionRecipe, Field(discriminator="kind")]

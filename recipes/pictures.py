@@ -8,42 +8,51 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dimoo.core.requests import AskRequest, GenerateRequest
-from dimoo.data.build import build_source
 from dimoo.data.example import Example, Source
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.tokenizers.image.resize import to_images
 from recipes.assemble import model_of
+from recipes.averaging import Averaging, ShownWeights, as_they_are
 from recipes.config import DiffusionRecipe, Recipe
 from recipes.diffusion import DiffusionModule
 from recipes.steps import log
 from recipes.tokenizer import TokenizerModule
 
 SHOWN = 12
-UNSEEN_SEED = 1_000_003
-"""Added to the run's seed for the pictures that are shown."""
 
 
-def callbacks(recipe: Recipe, folder: Path, *, dry: bool) -> Sequence[L.Callback]:
-    """The callbacks of a kind of recipe besides the trainer's own."""
-    ema = [EMAWeightAveraging(decay=recipe.ema)] if isinstance(recipe, DiffusionRecipe) else []
+def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Sequence[L.Callback]:
+    """The callbacks of a kind of recipe besides the trainer's own; `source` is the one that it trains on."""
+    parts: list[L.Callback] = []
+    weights: ShownWeights = as_they_are
+    if isinstance(recipe, DiffusionRecipe) and recipe.ema:
+        average = Averaging(decay=recipe.ema)
+        parts, weights = [average], average.shown
     if dry:
-        return ema
-    source = build_source(recipe.source, seed=recipe.run.seed + UNSEEN_SEED, examples=1)
-    return [*ema, Pictures(source, folder / "pictures", every=recipe.run.sample_every)]
+        return parts
+    first = recipe.run.steps * recipe.run.batch_size
+    examples = (source, range(first, first + SHOWN))
+    return [*parts, Pictures(*examples, folder / "pictures", every=recipe.run.sample_every, weights=weights)]
 
 
 class Pictures(L.Callback):
-    """Every so many steps: a PNG grid in the run folder and in TensorBoard."""
+    """Every so many steps: a PNG grid in the run folder and in TensorBoard.
 
-    def __init__(self, source: Source, folder: Path, *, every: int) -> None:
+    Of the examples just after the run's last one. Those of the world are scenes that training does not reach; those of
+    a folder or a file begin a further pass, so they are pictures that it learns from.
+    """
+
+    def __init__(
+        self, source: Source, shown: Sequence[int], folder: Path, *, every: int, weights: ShownWeights
+    ) -> None:
         super().__init__()
-        self._source, self._folder, self._every = source, folder, every
+        self._source, self._shown, self._folder, self._every = source, shown, folder, every
+        self._weights = weights
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,15 +61,16 @@ class Pictures(L.Callback):
         del outputs, batch, batch_idx
         assert isinstance(pl_module, TokenizerModule | DiffusionModule)
         step = pl_module.steps_done
-        if step % self._every or not trainer.is_global_zero:
+        if step % self._every:
             return
-        examples = [self._source.example(index) for index in range(SHOWN)]
+        examples = [self._source.example(index) for index in self._shown]
         if isinstance(pl_module, TokenizerModule):
             grid, psnr = reconstructions(pl_module, examples)
             pl_module.log("psnr", psnr, logger=False)  # for the progress line
             log(trainer.loggers, {"psnr": psnr}, step - 1)
         else:
-            grid = samples(pl_module, examples)
+            with self._weights(trainer, pl_module):
+                grid = samples(pl_module, examples)
         self._folder.mkdir(parents=True, exist_ok=True)
         grid.save(self._folder / f"step{step:07d}.png")
         for logger in trainer.loggers:
@@ -86,9 +96,7 @@ def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> tup
 
 
 def samples(module: DiffusionModule, examples: Sequence[Example]) -> Image.Image:
-    """Pictures made from captions, and answers about given pictures, by the weights as they are."""
-    module.eval()
-    model = model_of(module)
+    """Pictures made from captions, and answers about given pictures, by the module's present weights."""
     requests: list[GenerateRequest | AskRequest] = []
     for index, example in enumerate(examples):
         assert example.image is not None
@@ -97,10 +105,12 @@ def samples(module: DiffusionModule, examples: Sequence[Example]) -> Image.Image
     for index, example in enumerate(examples):
         if example.qa and example.image is not None:
             picture, question = Image.fromarray(example.image), example.qa[0][0]
-            tokens = model.config.answer_tokens
+            tokens = module.recipe.mixture.question_tokens
             requests.append(AskRequest(images=(picture,), question=question, tokens=tokens, seed=index))
-    results = model.run(requests)
-    module.train()
+    try:
+        results = model_of(module).run(requests)  # in evaluation mode
+    finally:
+        module.train()
     tiles, notes = [], []
     for request, result in zip(requests, results, strict=True):
         if isinstance(request, GenerateRequest):

@@ -1,4 +1,4 @@
-"""Run a recipe: python -m recipes.run NAME [--set k=v ...] [--print] [--dry-run] [--resume]."""
+"""Run a recipe: python -m recipes.run NAME [--set k=v ...] [--print | --dry-run | --resume | --export]."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rich.console import Console
 from dimoo.core.config import override
 from dimoo.core.errors import ConfigError, DimooError
 from recipes import registry
-from recipes.config import Recipe, TokenizerRecipe
+from recipes.config import Recipe
 
 CONFIG = "recipe.json"
+BOOKKEEPING = frozenset({"run.folder", "run.log_every", "run.save_every", "run.sample_every"})
+"""Settings that may change when a run goes on: what is learnt does not depend on them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print:
             sys.stdout.write(recipe.model_dump_json(indent=2) + "\n")
             return 0
-        folder = run(recipe, dry=options.dry_run, resume=options.resume)
+        folder = export_run(recipe) if options.export else run(recipe, dry=options.dry_run, resume=options.resume)
     except DimooError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1
@@ -54,7 +56,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
         TrainingError: the loss is not finite, or the run was stopped from outside; nothing is exported.
     """
     # Lightning takes seconds to import; --print and --help do without.
-    from recipes.assemble import diffusion_module, export, tokenizer_module
+    from recipes.assemble import build_module, export
     from recipes.pictures import callbacks
     from recipes.saving import read_checkpoint
     from recipes.trainer import checkpoint_path, fit, make_trainer, run_folder
@@ -64,8 +66,8 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
     before = read_checkpoint(path) if resume else None
     if not dry:
         _claim(recipe, folder, resume=resume)
-    module = tokenizer_module(recipe) if isinstance(recipe, TokenizerRecipe) else diffusion_module(recipe)
-    extras = callbacks(recipe, folder, dry=dry)
+    module = build_module(recipe)
+    extras = callbacks(recipe, module.source, folder, dry=dry)
     if dry:
         with tempfile.TemporaryDirectory() as scratch:
             fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
@@ -81,6 +83,29 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
     return folder
 
 
+def export_run(recipe: Recipe) -> Path:
+    """Export what the last checkpoint of a run holds, be the run finished, broken off or still going on.
+
+    Returns:
+        The run folder; its `export` folder is what `dimoo` loads: the averaged weights where there are some.
+
+    Raises:
+        ConfigError: the recipe differs from that of the run.
+        CheckpointError: there is no checkpoint.
+    """
+    from recipes.assemble import build_module, export
+    from recipes.saving import read_checkpoint
+    from recipes.trainer import checkpoint_path, run_folder
+
+    folder = run_folder(recipe.run)
+    state = read_checkpoint(checkpoint_path(folder))
+    _compare(folder / CONFIG, recipe)
+    module = build_module(recipe)
+    module.load_state_dict(state["state_dict"])
+    export(module, folder / "export")
+    return folder
+
+
 def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """Write the resolved recipe into the run folder, or check it against the one there."""
     path = folder / CONFIG
@@ -89,13 +114,17 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
             f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name="
         )
     if resume and path.is_file():
-        changed = _changes(path, recipe)
-        if changed:
-            raise ConfigError(
-                f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
-            )
+        _compare(path, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     recipe.save(path)
+
+
+def _compare(path: Path, recipe: Recipe) -> None:
+    changed = [name for name in _changes(path, recipe) if name not in BOOKKEEPING]
+    if changed:
+        raise ConfigError(
+            f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
+        )
 
 
 def _changes(path: Path, recipe: Recipe) -> list[str]:
@@ -123,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")
     what.add_argument("--dry-run", action="store_true", help="build everything and take two steps; write nothing")
     what.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    what.add_argument(
+        "--export", action="store_true", help="write what the run's last checkpoint holds to its export folder"
+    )
     return parser
 
 

@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it is corrupt.
     """
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint to resume from at {path}; start the run without --resume")
+        raise CheckpointError(f"no checkpoint at {path}; start the run without --resume or --export")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["steps_done"], checkpoint["state_dict"]

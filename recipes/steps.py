@@ -25,12 +25,19 @@ class StepModule(L.LightningModule):
     and resuming needs no data state.
     """
 
+    unit = "items"
+    """What a step learns from, as it is called in the logs."""
+
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.steps_done = 0
+        self.items = 0
+        """How many items, see `unit`, the last step learnt from."""
+        self.shown = True
+        """Whether anyone will look at `values` after the next step; `RunProgress` says so before each."""
         self.values: Mapping[str, float] = {}
-        """What the last step measured, by name; "tokens" or "pictures" is how many items it learnt from."""
+        """What the last step that was to be shown measured, by name; among it `items` under the name of `unit`."""
 
     def train_dataloader(self) -> DataLoader[int]:
         """An endless loader of nothing but ticks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ from recipes.config import TokenizerRecipe
 from recipes.optimizer import adamw, rate
 from recipes.steps import StepModule
 
-FIT_PICTURES = 1024
-"""Pictures that the codebook is fitted to before the first step."""
-
 
 class TokenizerModule(StepModule):
     """Per step: pictures of one size -> reconstruct -> losses -> update network, codebook and discriminator."""
+
+    unit = "pictures"
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class TokenizerModule(StepModule):
         source: Source,
     ) -> None:
         super().__init__()
-        self.recipe, self.tokenizer, self._source = recipe, tokenizer, source
+        self.recipe, self.tokenizer, self.source = recipe, tokenizer, source
         self.objective = objective
         self.adversary = torch.nn.ParameterList(objective.adversary.parameters())
 
@@ -48,7 +48,7 @@ class TokenizerModule(StepModule):
         """Pictures `first` .. `first + count - 1` of the source, one batch [B, 3, H, W] per size."""
         by_shape: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
         for index in range(first, first + count):
-            image = self._source.example(index).image
+            image = self.source.example(index).image
             if image is None:
                 raise DataError(f"example {index} has no picture to train a tokenizer on")
             by_shape.setdefault(image.shape, []).append(image)
@@ -60,7 +60,7 @@ class TokenizerModule(StepModule):
     def on_train_start(self) -> None:
         """Fit the codebook to the untrained encoder's latents, in a fresh run."""
         if self.steps_done == 0:
-            batches = self.pictures(0, FIT_PICTURES)
+            batches = self.pictures(0, self.recipe.fit_pictures)
             with torch.no_grad():
                 latents = [self.tokenizer.network.encode(batch).flatten(2) for batch in batches]
             rows = torch.cat([part.transpose(1, 2).reshape(-1, part.shape[1]) for part in latents])
@@ -79,7 +79,7 @@ class TokenizerModule(StepModule):
         for group in first.param_groups:
             group["lr"] = self.recipe.optimizer.lr * rate(self.recipe.optimizer, step, run.steps)
         batches = self.pictures(step * run.batch_size, run.batch_size)
-        latents, codes, parts = [], [], dict[str, float]()
+        latents, codes, measured = [], [], dict[str, Tensor]()
         for pixels in batches:
             share = len(pixels) / run.batch_size
             made = self.tokenizer(pixels)
@@ -91,13 +91,14 @@ class TokenizerModule(StepModule):
             if critic.parts:
                 self.manual_backward(critic.total * share)
             for name, part in {**losses.parts, **critic.parts}.items():
-                parts[name] = parts.get(name, 0.0) + float(part.detach()) * share
+                measured[name] = measured.get(name, 0.0) + part.detach().float() * share
             latents.append(made.latents.detach().flatten(2).transpose(1, 2).flatten(0, 1))
             codes.append(made.quantized.codes.flatten())
-        parts["grad_norm"] = float(
-            torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.recipe.optimizer.clip)
-        )
-        if not all(np.isfinite(value) for value in parts.values()):
+        clip = self.recipe.optimizer.clip
+        measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), clip)
+        # All at once: on an accelerator every value that is read alone makes it wait.
+        parts = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
+        if not all(math.isfinite(value) for value in parts.values()):
             raise TrainingError(
                 f"a loss or gradient is not finite at step {step}: {parts}; start again under another run.name with a"
                 f" lower optimizer.lr (now {self.recipe.optimizer.lr})"
@@ -112,9 +113,11 @@ class TokenizerModule(StepModule):
             rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
         )
         self.steps_done += 1
-        used = float((torch.bincount(flat) > 0).sum())
-        counts = {"codes_in_batch": used, "revived": float(revived), "pictures": float(run.batch_size)}
-        self.values = {**parts, **counts}
+        self.items = run.batch_size
+        if self.shown:
+            used = float((torch.bincount(flat) > 0).sum())
+            counts = {"codes_in_batch": used, "revived": float(revived), self.unit: float(self.items)}
+            self.values = {**parts, **counts}
 
     def _generator(self, *names: str | int) -> torch.Generator:
         return generator(self.recipe.run.seed, "tokenizer", *names, device=self.device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -51,10 +52,29 @@ def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf
     return "bf16-mixed" if choice == "bf16" else "32-true"
 
 
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without what Lightning says that does not apply here; its logger is given back as it was."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in UNFOUNDED:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@_calm()
 def make_trainer(
     run: RunConfig, *, callbacks: Sequence[L.Callback] = (), done: int = 0, dry: bool = False
 ) -> L.Trainer:
-    """A trainer for `run.steps` optimiser steps, of which `done` were taken before; `dry` takes two, writes nothing."""
+    """A trainer on one device for `run.steps` optimiser steps, of which `done` were taken before.
+
+    It takes an accelerator where there is one. `dry` takes two steps and writes nothing.
+    """
     folder = run_folder(run)
     steps = min(2, run.steps) if dry else run.steps
     loggers: list[Logger] = []
@@ -66,13 +86,12 @@ def make_trainer(
             TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done or None),
         ]
         parts.append(Saving(checkpoint_path(folder), steps=steps, every=run.save_every))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         max_steps=-1,
         max_epochs=1,
         limit_train_batches=steps,
         accelerator="auto",
-        devices=1,
+        devices=1,  # the modules assume that there is no other process
         precision=precision(run.precision),
         logger=loggers,
         callbacks=parts,
@@ -84,21 +103,19 @@ def make_trainer(
     )
 
 
+@_calm()
 def fit(trainer: L.Trainer, module: StepModule, *, checkpoint: Path | None = None) -> None:
     """Train, from a checkpoint on where one is given.
 
     Raises:
         TrainingError: the loss is not finite, or the run was stopped from outside.
     """
-    with warnings.catch_warnings():
-        for message in UNFOUNDED:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-        except SystemExit as error:  # what Lightning makes of SIGTERM, and of a Ctrl-C outside of the steps
-            raise TrainingError(
-                f"stopped in the middle of step {module.steps_done}; --resume goes on from the last checkpoint"
-            ) from error
+    try:
+        trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    except SystemExit as error:  # what Lightning makes of SIGTERM, and of a Ctrl-C outside of the steps
+        raise TrainingError(
+            f"stopped in the middle of step {module.steps_done}; --resume goes on from the last checkpoint"
+        ) from error
 
 
 def _csv(folder: Path, done: int) -> CSVLogger:
@@ -108,14 +125,12 @@ def _csv(folder: Path, done: int) -> CSVLogger:
         with path.open(newline="", encoding="utf-8") as file:
             kept = [row for row in csv.DictReader(file) if int(row["step"]) < done]
     logger = CSVLogger(folder, name="", version="csv")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=UNFOUNDED[-1])
-        for row in kept:
-            values: dict[str, torch.Tensor | float] = {
-                name: float(value) for name, value in row.items() if value and name != "step"
-            }
-            logger.log_metrics(values, step=int(row["step"]))
-        logger.save()
+    for row in kept:
+        values: dict[str, torch.Tensor | float] = {
+            name: float(value) for name, value in row.items() if value and name != "step"
+        }
+        logger.log_metrics(values, step=int(row["step"]))
+    logger.save()
     return logger
 
 

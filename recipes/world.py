@@ -53,6 +53,7 @@ def world_tokenizer() -> TokenizerRecipe:
     """The image tokenizer of `mini`: 8x8 pixel patches, 2,048 codes, VQ from scratch.
 
     Command: python -m recipes.run world_tokenizer
+    Hardware, time, scores: see dimoo/assets/mini/README.md
     """
     crowded = mini_world().model_copy(update={"object_counts": (0.25, 0.3, 0.25, 0.2)})
     return TokenizerRecipe(
@@ -71,18 +72,17 @@ def world_base() -> DiffusionRecipe:
     """The transformer of `mini`: text-to-image, questions and captions, jointly, from scratch.
 
     Command: python -m recipes.run world_base --set image_tokenizer=runs/world_tokenizer/export
+    Hardware, time, scores: see dimoo/assets/mini/README.md
     """
     return DiffusionRecipe(
-        run=RunConfig(name="world_base", steps=12_000, batch_size=16, sample_every=1000, save_every=250),
+        run=RunConfig(name="world_base", steps=13_500, batch_size=16, sample_every=1000, save_every=250),
         optimizer=OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.25),
         source=WorldSourceConfig(
-            phases=(Phase(share=0.3, world=easy_world()), Phase(share=0.7, world=mini_world()))
+            phases=(Phase(share=0.2667, world=easy_world()), Phase(share=0.7333, world=mini_world()))
         ),
         image_tokenizer="mini",
         text_tokenizer="mini",
-        template=PromptTemplate(
-            systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, max_prompt_tokens=256
-        ),
+        template=PromptTemplate(systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, max_prompt_tokens=256),
         backbone=BackboneConfig(
             d_model=192,
             layers=6,

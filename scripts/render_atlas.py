@@ -53,13 +53,9 @@ ARTICLES = {"unicorn": "a", "hourglass": "an"}
 
 def main() -> None:
     """Render, order and write the atlas."""
-    arguments = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--font", type=Path, required=True, help="NotoColorEmoji.ttf with 136x128 bitmaps")
-    arguments.add_argument(
-        "--licence", type=Path, required=True, help="the copyright file that came with the font"
-    )
+    arguments.add_argument("--licence", type=Path, required=True, help="the copyright file that came with the font")
     arguments.add_argument("--count", type=int, default=100, help="nouns to keep")
     options = arguments.parse_args()
 
@@ -75,9 +71,7 @@ def main() -> None:
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
     index = f'{{"cell": {CELL}, "columns": {COLUMNS}, "nouns": [\n{lines}\n]}}\n'
     (ASSETS / "nouns.json").write_text(index, encoding="utf-8")
-    (ASSETS / "LICENSE-OFL.txt").write_text(
-        ofl(options.licence.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    (ASSETS / "LICENSE-OFL.txt").write_text(ofl(options.licence.read_text(encoding="utf-8")), encoding="utf-8")
     report(order, looks)
 
 
@@ -98,18 +92,14 @@ def cell(emoji: str, font: ImageFont.FreeTypeFont) -> Image.Image:
     scale = CELL / max(drawn.size)
     width, height = (max(1, round(side * scale)) for side in drawn.size)
     square = Image.new("RGBA", (CELL, CELL))
-    square.paste(
-        drawn.resize((width, height), Image.Resampling.LANCZOS), ((CELL - width) // 2, (CELL - height) // 2)
-    )
+    square.paste(drawn.resize((width, height), Image.Resampling.LANCZOS), ((CELL - width) // 2, (CELL - height) // 2))
     return square
 
 
 def look(image: Image.Image) -> np.ndarray:
     """A sprite at 24 px after blur: premultiplied colour and alpha, float [24, 24, 4] in 0..1."""
     small = image.convert("RGBa").resize((24, 24), Image.Resampling.HAMMING)
-    planes = [
-        np.asarray(plane.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64) for plane in small.split()
-    ]
+    planes = [np.asarray(plane.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64) for plane in small.split()]
     return np.stack(planes, axis=-1) / 255
 
 
@@ -164,9 +154,7 @@ def ofl(copyright_file: str) -> str:
     licence = next(p for p in paragraphs if p.startswith("License:") and "SIL" in p)
     holders = re.search(r"Copyright:(.*?)License:", font, re.DOTALL)
     if holders is None:
-        raise ValueError(
-            "the copyright file names no holder of the font; give the one that came with the font"
-        )
+        raise ValueError("the copyright file names no holder of the font; give the one that came with the font")
     names = "\n".join("  " + line.strip() for line in holders[1].strip().splitlines())
     text = "\n".join(line[1:].removeprefix(".") for line in licence.splitlines()[1:])
     return f"atlas.png shows pictures of the Noto Color Emoji font.\n\nCopyright\n{names}\n\n{text}\n"

@@ -34,6 +34,16 @@ class PaddedEncoder(nn.Module):
         self.unembedding = unembedding
         self.pad = pad
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unembedding.device
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the full logits."""
+        return len(self.unembedding)
+
     def forward(self, tokens: Tensor, layout: PackedLayout, kv: KV = NO_KV) -> Tensor:
         """Tokens int64 [N] -> hidden states [N, d].
 

@@ -63,8 +63,7 @@ class PackedLayout:
     def __post_init__(self) -> None:
         if self.positions.ndim not in (1, 2) or self.positions.dtype != torch.int64:
             raise ConfigError(
-                f"positions must be int64 [Nq] or [Nq, A], not {self.positions.dtype} "
-                f"{list(self.positions.shape)}"
+                f"positions must be int64 [Nq] or [Nq, A], not {self.positions.dtype} {list(self.positions.shape)}"
             )
         if len(self.query_lengths) != len(self.key_lengths):
             raise ConfigError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -54,6 +55,11 @@ class Backbone(nn.Module):
     def width(self) -> int:
         """d, the width of the hidden states."""
         return self.embedding.embedding_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
 
     def forward(self, tokens: Tensor, layout: PackedLayout, kv: KV = NO_KV) -> Tensor:
         """Tokens int64 [Nq] -> hidden states [Nq, d], after the final norm."""

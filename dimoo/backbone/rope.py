@@ -52,8 +52,7 @@ class Rope:
         columns = positions.unsqueeze(-1) if positions.ndim == 1 else positions
         if columns.shape[-1] != len(self.axes):
             raise ConfigError(
-                f"positions have {columns.shape[-1]} axes, the model's rope_axes {self.axes} want "
-                f"{len(self.axes)}"
+                f"positions have {columns.shape[-1]} axes, the model's rope_axes {self.axes} want {len(self.axes)}"
             )
         unit = self.head_width // 2 // sum(self.axes)
         angles = [

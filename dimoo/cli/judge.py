@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimoo.cli.files import output_folder
-from dimoo.cli.options import Model, Seed
+from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, open_model
 
 
 class Suite(str, Enum):
@@ -24,6 +24,8 @@ def demo(
     ),
     seed: Seed = 0,
     model: Model = "mini",
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
 ) -> None:
     """Make a gallery: pictures, an inpainting, questions.
 
@@ -32,9 +34,9 @@ def demo(
     output_folder(out)
     from dimoo.evaluation.demo import make_demo
     from dimoo.evaluation.suites import world_of
-    from dimoo.tasks.assemble import load, resolve
+    from dimoo.tasks.assemble import resolve
 
-    typer.echo(make_demo(load(model), world_of(resolve(model)), out, seed))
+    typer.echo(make_demo(open_model(model, device, dtype), world_of(resolve(model)), out, seed))
 
 
 def evaluate(
@@ -44,6 +46,8 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=1, help="Prompts of each main kind, and questions.")] = 500,
     batch: Annotated[int, typer.Option(min=1, help="Requests run together.")] = 32,
     seed: Seed = 0,
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
 ) -> None:
     """Score a model on held-out prompts and questions.
 
@@ -56,9 +60,9 @@ def evaluate(
     from rich.table import Table
 
     from dimoo.evaluation.report import HEAD, score_rows, write_report
-    from dimoo.tasks.assemble import load, resolve
+    from dimoo.tasks.assemble import resolve
 
-    loaded, folder = load(model), resolve(model)
+    loaded, folder = open_model(model, device, dtype), resolve(model)
     match suite:
         case Suite.WORLD:
             from dimoo.evaluation.suites import evaluate as evaluate_world
@@ -69,7 +73,7 @@ def evaluate(
                     loaded, world_of(folder), limit=limit, seed=seed, batch=batch, progress=progress
                 )
     table = Table(*HEAD, box=None, pad_edge=False)
-    for row in score_rows(result.scores):
+    for row in score_rows(result.scores, result.cases):
         table.add_row(*row)
     Console().print(table)
     typer.echo(write_report(result.scores, result.cases, out))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import Model, Seed, Size, parse_size
+from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, Size, open_model, parse_size
 
 if TYPE_CHECKING:
     from dimoo.tasks.config import ImageSettings
@@ -31,20 +31,20 @@ def generate(
         Size | None,
         typer.Option(parser=parse_size, metavar="HEIGHTxWIDTH", help="In pixels.  [default: the model's]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Picture i of a batch gets seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Picture i of a batch gets seed + i.")] = 0,
     model: Model = "mini",
     steps: Steps = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
 ) -> None:
     """Draw pictures from words.
 
     Prints the path of each picture; several prompts write F-0.png, F-1.png ...
     """
     paths = output_paths(out, len(prompts))
-    from dimoo.tasks.assemble import load
-
-    dimoo = load(model)
+    dimoo = open_model(model, device, dtype)
     settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
     pixels = None if size is None else (size.height, size.width)
     made = dimoo.generate(prompts, size=pixels, seed=seed, settings=settings)
@@ -63,6 +63,8 @@ def inpaint(
     steps: Steps = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
 ) -> None:
     """Make a masked region of a picture anew.
 
@@ -70,9 +72,7 @@ def inpaint(
     """
     (path,) = output_paths(out, 1)
     before, region = read_picture(picture), read_picture(mask)
-    from dimoo.tasks.assemble import load
-
-    dimoo = load(model)
+    dimoo = open_model(model, device, dtype)
     settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
     write_picture(dimoo.inpaint(before, region, prompt, seed=seed, settings=settings), path)
     typer.echo(path)
@@ -83,26 +83,30 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION")],
     seed: Seed = 0,
     model: Model = "mini",
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
 ) -> None:
     """Answer a question about a picture.
 
     Prints the answer and nothing else.
     """
     seen = read_picture(picture)
-    from dimoo.tasks.assemble import load
-
-    typer.echo(load(model).ask(seen, question, seed=seed))
+    typer.echo(open_model(model, device, dtype).ask(seen, question, seed=seed))
 
 
-def caption(picture: Picture, seed: Seed = 0, model: Model = "mini") -> None:
+def caption(
+    picture: Picture,
+    seed: Seed = 0,
+    model: Model = "mini",
+    device: OnDevice = Device.AUTO,
+    dtype: InDType = DType.FLOAT32,
+) -> None:
     """Describe a picture.
 
     Prints the description and nothing else.
     """
     seen = read_picture(picture)
-    from dimoo.tasks.assemble import load
-
-    typer.echo(load(model).caption(seen, seed=seed))
+    typer.echo(open_model(model, device, dtype).caption(seen, seed=seed))
 
 
 def image_settings(

@@ -21,13 +21,16 @@ def train(
         bool, typer.Option("--dry-run", help="Build everything and take two steps; write nothing.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write what the run's last checkpoint holds to its export folder; stop.")
+    ] = False,
 ) -> None:
     """Run a training recipe.
 
     The same as `python -m recipes.run`. Recipes come with a checkout of the repository.
     """
     arguments = [name, *(f"--set={change}" for change in changes or [])]
-    arguments += ["--print"] * show + ["--dry-run"] * dry_run + ["--resume"] * resume
+    arguments += ["--print"] * show + ["--dry-run"] * dry_run + ["--resume"] * resume + ["--export"] * export
     try:
         from recipes.run import main
 

@@ -63,19 +63,31 @@ def parse(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 def override(config: ConfigT, assignments: Iterable[str]) -> ConfigT:
     """Apply `a.b.c=value` assignments and validate the whole result again.
 
-    Values are read as JSON where they are JSON (`1e-4`, `true`, `[1,2]`, `{"kind":"cosine"}`), else as text. A
-    number in a path is an index into a list.
+    Values are read as JSON where they are JSON (`1e-4`, `true`, `[1,2]`, `{"kind":"cosine"}`), else as text; also as
+    text where only text is valid (`run.name=2024`). A number in a path is an index into a list.
 
     Raises:
         ConfigError: the assignment has no `=`, the path does not exist, or the result does not validate.
     """
-    values = json.loads(config.model_dump_json())
+    values, texts = json.loads(config.model_dump_json()), dict[str, str]()
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise ConfigError(f"override {assignment!r} is not of the form a.b=value")
         _assign(values, path.strip(), _read(text.strip()))
+        texts[path.strip()] = text.strip()
+    for path in _not_text(type(config), values) & texts.keys():
+        _assign(values, path, texts[path])
     return parse(type(config), values)
+
+
+def _not_text(kind: type[StrictConfig], values: Mapping[str, Any]) -> set[str]:
+    """The paths whose values are wrong for nothing but not being text."""
+    try:
+        kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        return {".".join(map(str, problem["loc"])) for problem in error.errors() if problem["type"] == "string_type"}
+    return set()
 
 
 def _read(text: str) -> Any:

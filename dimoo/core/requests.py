@@ -12,9 +12,9 @@ class GenerateRequest:
     """A picture from words."""
 
     prompt: str
-    height: int
-    """Pixels; a multiple of the image tokenizer's downsampling."""
-    width: int
+    height: int | None = None
+    """Pixels; a multiple of the image tokenizer's downsampling. None: the model's own."""
+    width: int | None = None
     seed: int = 0
 
 
@@ -24,7 +24,9 @@ class InpaintRequest:
 
     image: Image
     mask: Image
-    """As large as the image; every pixel of at least half brightness is to be made anew."""
+    """As large as the image as it is stored; every pixel of at least half brightness is to be made anew.
+
+    The image's EXIF turn goes for both. What is transparent in the mask is kept."""
     prompt: str
     """Describes the whole picture as it should be."""
     seed: int = 0
@@ -36,8 +38,8 @@ class AskRequest:
 
     images: tuple[Image, ...]
     question: str
-    tokens: int
-    """Tokens planned for the answer, its end included."""
+    tokens: int | None = None
+    """Tokens planned for the answer, its end included. None: the model's own number."""
     seed: int = 0
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,13 +29,11 @@ def build_source(config: SourceConfig, *, seed: int, examples: int) -> Source:
         case WorldSourceConfig():
             shares = [phase.share for phase in config.phases]
             starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
-            return Curriculum(
-                sources=[WorldSource(phase.world, seed) for phase in config.phases], starts=starts
-            )
+            return Curriculum(sources=[WorldSource(phase.world, seed) for phase in config.phases], starts=starts)
         case FolderSourceConfig():
-            return Endless(source=FolderSource(Path(config.path)), seed=seed, canvas=config.size)
+            return Endless(source=FolderSource(Path(config.path), on_bad=config.on_bad), seed=seed, canvas=config.size)
         case JsonlSourceConfig():
-            return Endless(source=JsonlSource(Path(config.path)), seed=seed, canvas=config.size)
+            return Endless(source=JsonlSource(Path(config.path), on_bad=config.on_bad), seed=seed, canvas=config.size)
         case _:
             assert_never(config)
 
@@ -59,9 +57,14 @@ class Endless:
         size = self.source.size
         assert size is not None
         epoch, place = divmod(index, size)
-        order: Sequence[int] = np.random.default_rng([self.seed, epoch]).permutation(size).tolist()
-        example = self.source.example(order[place])
+        example = self.source.example(_order(self.seed, epoch, size)[place])
         if example.image is None:
             return example
         picture = cover_crop(Image.fromarray(np.asarray(example.image)), self.canvas)
         return Example(image=np.asarray(picture, dtype=np.uint8), caption=example.caption, qa=example.qa)
+
+
+@lru_cache(maxsize=4)  # examples are read pass by pass; a permutation costs as much as a whole pass of lookups
+def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
+    """The shuffle of one pass."""
+    return tuple(np.random.default_rng([seed, epoch]).permutation(size).tolist())

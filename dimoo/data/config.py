@@ -10,6 +10,9 @@ from typing_extensions import Self
 from dimoo.core.config import StrictConfig
 from dimoo.data.world.config import WorldConfig
 
+Side = Annotated[int, Field(ge=1)]
+"""Of a picture, in pixels."""
+
 
 class Phase(StrictConfig):
     """A stretch of a curriculum."""
@@ -29,9 +32,7 @@ class WorldSourceConfig(StrictConfig):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
-            raise ValueError(
-                f"the shares of the phases sum to {sum(phase.share for phase in self.phases)}, not to 1"
-            )
+            raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases)}, not to 1")
         return self
 
 
@@ -40,8 +41,10 @@ class FolderSourceConfig(StrictConfig):
 
     kind: Literal["folder"] = "folder"
     path: str
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
+    on_bad: Literal["raise", "report"] = "raise"
+    """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
 
 
 class JsonlSourceConfig(StrictConfig):
@@ -49,13 +52,13 @@ class JsonlSourceConfig(StrictConfig):
 
     kind: Literal["jsonl"] = "jsonl"
     path: str
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
+    on_bad: Literal["raise", "report"] = "raise"
+    """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
 
 
-SourceConfig = Annotated[
-    WorldSourceConfig | FolderSourceConfig | JsonlSourceConfig, Field(discriminator="kind")
-]
+SourceConfig = Annotated[WorldSourceConfig | FolderSourceConfig | JsonlSourceConfig, Field(discriminator="kind")]
 
 
 class MixtureConfig(StrictConfig):
@@ -69,7 +72,7 @@ class MixtureConfig(StrictConfig):
     caption_tokens: int = Field(default=24, ge=2)
     """Tokens planned for a caption, its end included."""
     dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of examples whose condition is dropped."""
+    """How often an example is trained without its condition, or without a part of it, as guidance will ask for it."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

@@ -80,4 +80,5 @@ class DocumentBuilder:
             pictures = np.stack([np.asarray(examples[index].image) for index in indices])
             pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
             codes.update(zip(indices, self.image_tokenizer.encode(pixels), strict=True))
-        return [Grid.of(self.image_tokenizer.modality, codes[index]) for index in range(len(examples))]
+        tokenizer = self.image_tokenizer
+        return [Grid.of(tokenizer.modality, codes[index], tokenizer.codebooks) for index in range(len(examples))]

@@ -10,9 +10,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dimoo.core.errors import DataError
+from dimoo.core.pictures import as_rgb
 
 OnBad = Literal["raise", "report"]
 
@@ -58,24 +59,14 @@ class BadRow:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A picture file as uint8 [height, width, 3], turned upright as its EXIF says.
-
-    Transparent pixels are laid on white, grey and palette pictures become RGB, 16-bit grey is scaled to 8
-    bits; of an animation the first frame is taken.
+    """A picture file as uint8 [height, width, 3], see `as_rgb`; of an animation the first frame is taken.
 
     Raises:
         DataError: the file is missing, is no picture, or is damaged; the message says why.
     """
     try:
         with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I;16"):
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = Image.alpha_composite(
-                    Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")
-                )
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(as_rgb(opened))
     except FileNotFoundError as error:
         raise DataError("the image does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -2,5 +2,6 @@
 
 from dimoo.denoise.denoiser import BackboneDenoiser
 from dimoo.denoise.pack import Branch, Branches
+from dimoo.denoise.predictor import MaskPredictor
 
-__all__ = ["BackboneDenoiser", "Branch", "Branches"]
+__all__ = ["BackboneDenoiser", "Branch", "Branches", "MaskPredictor"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dimoo.backbone.model import Backbone
 from dimoo.denoise.pack import Branches, Pack, pack
+from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.sampler import Query
 
@@ -20,7 +20,7 @@ class BackboneDenoiser:
     only. One object serves one canvas from its first step to its last.
     """
 
-    def __init__(self, backbone: Backbone, start: Canvas, requests: Sequence[Branches]) -> None:
+    def __init__(self, backbone: MaskPredictor, start: Canvas, requests: Sequence[Branches]) -> None:
         """Args:
         backbone: the transformer, on the canvas's device.
         start: the canvas before the first step.

@@ -5,14 +5,14 @@ Axes: N = tokens of the pack, G = target groups, M = masked tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from dimoo.backbone.layout import PackedLayout
-from dimoo.backbone.model import Backbone
+from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.corruption import Corruption, shares
 from dimoo.diffusion.loss import LossTerms, LossWeight, MaskedGroups, chunked_nll
 from dimoo.diffusion.schedules import Schedule
@@ -64,7 +64,7 @@ class MaskedObjective:
     weight: LossWeight
     full_up_to: int
     slice_loss: bool
-    """Softmax over the ids of the target's modality instead of the full vocabulary."""
+    """Softmax over the ids that the target may take (its `columns`) instead of the full vocabulary."""
     chunk: int
     """Masked rows whose logits exist at a time."""
 
@@ -75,26 +75,26 @@ class MaskedObjective:
         share = shares(self.schedule, progress, sizes, self.full_up_to)
         corrupted = self.corruption(batch.ids, batch.group, share, self.vocabulary.mask, generator)
         rows = corrupted.masked.nonzero().squeeze(1)
-        groups = MaskedGroups(group=batch.group[rows], progress=progress, share=share, sizes=sizes)
+        groups = MaskedGroups(group=batch.group[rows], progress=progress, share=corrupted.share, sizes=sizes)
         return Noisy(batch=batch, ids=corrupted.ids, rows=rows, groups=groups)
 
     def count(self, noisy: Noisy) -> int:
         """The denominator that a pack adds: known before the forward pass, so packs can be summed one by one."""
         return int(self.weight(torch.zeros(noisy.rows.numel()), noisy.groups).count)
 
-    def loss(self, backbone: Backbone, noisy: Noisy) -> Loss:
+    def loss(self, backbone: MaskPredictor, noisy: Noisy) -> Loss:
         """Forward a corrupted pack; logits exist only for masked rows, `chunk` at a time."""
-        device = backbone.embedding.weight.device
+        device = backbone.device
         layout = PackedLayout.of(noisy.batch.lengths, device)
         hidden = backbone(noisy.ids.to(device), layout)
         groups = noisy.groups.to(device)
         wanted = noisy.batch.ids[noisy.rows].to(device)
         rows = noisy.rows.to(device)
-        modalities = [target.modality for target in noisy.batch.targets]
+        everything = (0, self.vocabulary.size)
+        ranges = [target.columns if self.slice_loss else everything for target in noisy.batch.targets]
         order, pieces = [], []
-        for modality in dict.fromkeys(modalities):
-            members = _members(modalities, modality, groups.group).nonzero().squeeze(1)
-            columns = self.vocabulary.columns(modality) if self.slice_loss else (0, self.vocabulary.size)
+        for columns in dict.fromkeys(ranges):
+            members = _members(ranges, columns, groups.group).nonzero().squeeze(1)
             order.append(members)
             pieces.append(
                 chunked_nll(
@@ -108,6 +108,6 @@ class MaskedObjective:
         return Loss(terms=self.weight(nll, groups), nll=nll.detach())
 
 
-def _members(names: list[str], name: str, group: Tensor) -> Tensor:
-    """bool [M]: which masked tokens belong to a group of that name."""
-    return torch.tensor([entry == name for entry in names], device=group.device)[group]
+def _members(values: Sequence[object], value: object, group: Tensor) -> Tensor:
+    """bool [M]: which masked tokens belong to a group that has this value."""
+    return torch.tensor([entry == value for entry in values], device=group.device)[group]

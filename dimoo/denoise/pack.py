@@ -16,7 +16,7 @@ from dimoo.core.errors import ConfigError
 from dimoo.diffusion.canvas import Canvas
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Branch:
     """One condition of a request: what stands in front of the canvas."""
 
@@ -30,7 +30,7 @@ Branches = Mapping[str, Branch]
 """The branches of one request by the name that its guidance uses: "condition", "unconditional", "no_text", ..."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pack:
     """A stream layout for some rows; the same for every step, only the canvas ids in it change."""
 

@@ -51,20 +51,20 @@ def build_corruption(config: cfg.CorruptionConfig) -> Corruption:
         case cfg.ExactCountConfig():
             return ExactCount()
         case cfg.BernoulliConfig():
-            return Bernoulli()
+            return Bernoulli(at_least_one=config.at_least_one)
         case _:
             assert_never(config)
 
 
-def build_loss_weight(config: cfg.LossWeightConfig) -> LossWeight:
-    """The weights of the training loss."""
+def build_loss_weight(config: cfg.LossWeightConfig, schedule: Schedule) -> LossWeight:
+    """The weights of the training loss under the schedule that masks."""
     match config:
         case cfg.MeanOverMaskedConfig():
             return MeanOverMasked()
         case cfg.InverseShareConfig():
             return InverseShare(least_share=config.least_share)
         case cfg.ScheduleWeightConfig():
-            return ScheduleWeight(schedule=build_schedule(config.schedule), least_share=config.least_share)
+            return ScheduleWeight(schedule=schedule, least_share=config.least_share)
         case _:
             assert_never(config)
 

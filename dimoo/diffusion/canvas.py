@@ -31,7 +31,7 @@ class Plan:
     stopping: Stopping
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Span:
     """Positions of one row that are denoised by one plan; joint text and image are two spans of one row."""
 
@@ -49,8 +49,12 @@ class Span:
     def __post_init__(self) -> None:
         self.plan.order.validate(self.positions.numel(), self.plan.steps)
 
+    def may_draw(self, index: int) -> bool:
+        """Whether an id can be drawn at the span's positions."""
+        return self.columns[0] <= index < self.columns[1] and index not in self.forbidden
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Canvas:
     """State of the answer tokens of all rows. Immutable: `commit` returns a new canvas."""
 

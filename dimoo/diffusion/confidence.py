@@ -77,9 +77,7 @@ class GumbelConfidence:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < math.inf:
-            raise ConfigError(
-                f"confidence temperature {self.temperature} must be 0 (no noise) or a positive number"
-            )
+            raise ConfigError(f"confidence temperature {self.temperature} must be 0 (no noise) or a positive number")
         if not self.noise.is_floating_point:
             raise ConfigError(f"noise {self.noise} must be a floating dtype such as float32")
 

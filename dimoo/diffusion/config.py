@@ -67,6 +67,8 @@ class BernoulliConfig(StrictConfig):
     """Mask each token on its own."""
 
     kind: Literal["bernoulli"] = "bernoulli"
+    at_least_one: bool = True
+    """Mask one random token of a group where none was; a likelihood bound wants false."""
 
 
 CorruptionConfig: TypeAlias = Annotated[ExactCountConfig | BernoulliConfig, Field(discriminator="kind")]
@@ -87,11 +89,9 @@ class InverseShareConfig(StrictConfig):
 
 
 class ScheduleWeightConfig(StrictConfig):
-    """Likelihood bound for any schedule."""
+    """Likelihood bound for any schedule: the one that training uses."""
 
     kind: Literal["schedule_weight"] = "schedule_weight"
-    schedule: ScheduleConfig = CosineConfig()
-    """The schedule that the corruption uses."""
     least_share: float = Field(default=1e-3, gt=0.0, le=1.0)
     """Shares below this weigh as this."""
 

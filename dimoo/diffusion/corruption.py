@@ -26,9 +26,12 @@ class Corrupted:
     masked: Tensor
     """bool [N]: the positions to be predicted."""
 
+    share: Tensor
+    """float32 [G]: the chance that each single position of a group had of being masked; losses weigh by its inverse."""
+
 
 class Corruption(Protocol):
-    """Masks some of each group's positions and touches no other; at least one in every group that has any."""
+    """Masks some of each group's positions and touches no other."""
 
     def __call__(
         self, ids: Tensor, group: Tensor, share: Tensor, mask_id: int, generator: torch.Generator
@@ -44,7 +47,7 @@ class Corruption(Protocol):
 class ExactCount:
     """Masks exactly clamp(floor(n_g m_g), 1, n_g) of a group's n_g positions, every subset equally likely.
 
-    The MaskGIT and Lumina-DiMOO choice: no variance in the count.
+    The MaskGIT and Lumina-DiMOO choice: no variance in the count, so a position's chance is the realised count / n_g.
     """
 
     def __call__(
@@ -61,30 +64,38 @@ class ExactCount:
         rank = torch.arange(len(ordered), device=ids.device) - (sizes.cumsum(0) - sizes)[owner]
         masked = torch.zeros_like(group, dtype=torch.bool)
         masked[ordered] = rank < counts[owner]
-        return Corrupted(ids=ids.masked_fill(masked, mask_id), masked=masked)
+        share = counts / sizes.clamp(min=1)
+        return Corrupted(ids=ids.masked_fill(masked, mask_id), masked=masked, share=share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bernoulli:
     """Masks each position on its own with probability m_g, as the bounds of LLaDA and MDLM assume.
 
-    A position is masked where its uniform key is below the share. In a group where no key is, the position
-    with the smallest key is masked, so that none goes without a target.
+    A position is masked where its uniform key is below the share. With `at_least_one`, in a group where no key is the
+    position with the smallest key is masked, so that none goes without a target; a position's chance is then
+    m + (1 - m)^n / n. A likelihood bound wants False: it knows groups with nothing masked.
     """
+
+    at_least_one: bool = True
 
     def __call__(
         self, ids: Tensor, group: Tensor, share: Tensor, mask_id: int, generator: torch.Generator
     ) -> Corrupted:
         """Mask where a random key is below the share."""
-        group_sizes(group, len(share))
+        sizes = group_sizes(group, len(share))
         keys = torch.rand(len(ids), generator=generator, device=generator.device).to(ids.device)
         target = group >= 0
         owner = group[target]
-        least = torch.ones_like(share).scatter_reduce(0, owner, keys[target].to(share.dtype), "amin")
+        chosen = keys[target] < share[owner]
+        if self.at_least_one:
+            # Where any key is below the share the smallest is, so this adds nothing there.
+            least = torch.ones_like(share).scatter_reduce(0, owner, keys[target].to(share.dtype), "amin")
+            chosen |= keys[target] == least[owner]
+            share = share + (1.0 - share) ** sizes / sizes.clamp(min=1)
         masked = target.clone()
-        # Where any key is below the share the smallest is, so the second term adds nothing there.
-        masked[target] = (keys[target] < share[owner]) | (keys[target] == least[owner])
-        return Corrupted(ids=ids.masked_fill(masked, mask_id), masked=masked)
+        masked[target] = chosen
+        return Corrupted(ids=ids.masked_fill(masked, mask_id), masked=masked, share=share)
 
 
 def group_sizes(group: Tensor, groups: int) -> Tensor:
@@ -95,9 +106,7 @@ def group_sizes(group: Tensor, groups: int) -> Tensor:
     """
     sizes = torch.bincount(group[group >= 0], minlength=groups)
     if len(sizes) > groups:
-        raise DataError(
-            f"the stream names group {len(sizes) - 1} but there are shares for {groups} groups: add them"
-        )
+        raise DataError(f"the stream names group {len(sizes) - 1} but there are shares for {groups} groups: add them")
     return sizes
 
 

@@ -57,17 +57,13 @@ class Categorical:
 
     def __post_init__(self) -> None:
         if self.temperature == 0.0:
-            raise ConfigError(
-                "temperature 0 leaves nothing to draw: use Greedy (kind 'greedy') instead of Categorical"
-            )
+            raise ConfigError("temperature 0 leaves nothing to draw: use Greedy (kind 'greedy') instead of Categorical")
         if not 0.0 < self.temperature < math.inf:
             raise ConfigError(f"temperature {self.temperature} must be a positive number")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k {self.top_k} must be at least 1, or None to keep all columns")
         if self.top_p is not None and not 0.0 < self.top_p < 1.0:
-            raise ConfigError(
-                f"top_p {self.top_p} must lie strictly between 0 and 1, or be None to keep all columns"
-            )
+            raise ConfigError(f"top_p {self.top_p} must lie strictly between 0 and 1, or be None to keep all columns")
         if not self.noise.is_floating_point:
             raise ConfigError(f"noise {self.noise} must be a floating dtype such as float32")
 
@@ -83,9 +79,7 @@ class Categorical:
         return (scores.to(self.noise) + noise).argmax(dim=-1)
 
 
-def gumbel(
-    shape: torch.Size, *, dtype: torch.dtype, generator: torch.Generator, device: torch.device
-) -> Tensor:
+def gumbel(shape: torch.Size, *, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Tensor:
     """Standard Gumbel noise -log(-log u), u uniform, every operation in `dtype`; always finite."""
     least = torch.finfo(dtype).tiny
     uniform = torch.rand(shape, dtype=dtype, generator=generator, device=generator.device).to(device)

@@ -117,7 +117,5 @@ def _check_scale(name: str, scale: float) -> None:
 
 def _split(logits: Tensor, branches: tuple[str, ...]) -> tuple[Tensor, ...]:
     if len(logits) != len(branches):
-        raise ConfigError(
-            f"guidance got logits of {len(logits)} branches, it wants {len(branches)}: {branches}"
-        )
+        raise ConfigError(f"guidance got logits of {len(logits)} branches, it wants {len(branches)}: {branches}")
     return logits.unbind(0)

@@ -54,7 +54,7 @@ class MaskedGroups:
     """float32 [G]: u, as it was drawn."""
 
     share: Tensor
-    """float32 [G]: the masked share that the corruption was given."""
+    """float32 [G]: the chance that each single token of a group had of being masked (`Corrupted.share`)."""
 
     sizes: Tensor
     """int64 [G]: target tokens in the group, masked or not."""
@@ -91,10 +91,13 @@ class MeanOverMasked:
 
 @dataclass(frozen=True, kw_only=True)
 class InverseShare:
-    """LLaDA's bound: sum_i nll_i / m_g(i), over the number of target tokens, masked or not.
+    """LLaDA's bound: sum_i nll_i / p_g(i), over the number of target tokens, masked or not.
 
-    With m uniform on (0, 1) and Bernoulli masking its expectation bounds the negative log-likelihood per
-    target token. m is uniform under the linear schedule; use `ScheduleWeight` for another. `least_share`
+    p is the chance a token had of being masked: the share m_g under `Bernoulli(at_least_one=False)`, the realised
+    share k_g / n_g under `ExactCount`. So every target token has weight 1 in expectation (exactly 1 per group under
+    `ExactCount`). With m uniform on (0, 1) and `Bernoulli(at_least_one=False)` the expectation bounds the negative
+    log-likelihood per target token; `ExactCount` and `at_least_one` mask one token where the bound has none, and come
+    within about 1 / n_g of it. m is uniform under the linear schedule; use `ScheduleWeight` for another. `least_share`
     bounds the weight of nearly clean groups, at the price of a small bias.
     """
 
@@ -104,18 +107,19 @@ class InverseShare:
         _check_least(self.least_share)
 
     def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
-        """Weight 1 / m, counted by target tokens."""
+        """Weight 1 / p, counted by target tokens."""
         weight = 1.0 / groups.share.clamp(min=self.least_share)
         return LossTerms(total=(nll * weight[groups.group]).sum(), count=groups.sizes.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleWeight:
-    """The bound under any schedule: sum_i nll_i |m'(u_g)| / m_g, over the number of target tokens.
+    """The bound under any schedule: sum_i nll_i |m'(u_g)| / p_g(i), over the number of target tokens.
 
     Uniform u makes the density of m equal 1 / |m'|; the factor |m'| undoes it, so all schedules share one
-    expectation (MDLM, arXiv 2406.07524). The denominator is the share really used: a group masked fully by
-    rule has m_g = 1 and the expected weight, the integral of |m'|, is 1. `least_share` as in `InverseShare`.
+    expectation (MDLM, arXiv 2406.07524). The denominator is the chance really used: a group masked fully by
+    rule has p_g = 1 and the expected weight, the integral of |m'|, is 1. p, what is a bound, and `least_share`
+    are as in `InverseShare`.
     """
 
     schedule: Schedule
@@ -125,7 +129,7 @@ class ScheduleWeight:
         _check_least(self.least_share)
 
     def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
-        """Weight |m'| / m, counted by target tokens."""
+        """Weight |m'| / p, counted by target tokens."""
         weight = self.schedule.derivative(groups.progress).abs() / groups.share.clamp(min=self.least_share)
         return LossTerms(total=(nll * weight[groups.group]).sum(), count=groups.sizes.sum())
 

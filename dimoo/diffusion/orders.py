@@ -30,14 +30,28 @@ class Order(Protocol):
     def candidates(self, progress: Progress) -> Tensor:
         """Offsets whose logits this step wants, ascending int64 [m]; none if it is to commit nothing."""
 
-    def commit(
-        self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """Those of the candidates int64 [m], of confidence [m], to commit now: ascending int64 [k]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskGITOrder:
+class _ScheduledOrder:
+    """What the orders share that commit anywhere, as many as a schedule says."""
+
+    schedule: Schedule
+
+    def validate(self, length: int, steps: int) -> None:
+        """Any length in at least one step."""
+        del length
+        _check_steps(steps)
+
+    def candidates(self, progress: Progress) -> Tensor:
+        """Every masked offset."""
+        return _offsets(progress.masked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskGITOrder(_ScheduledOrder):
     """Commits the most confident anywhere, as many as the schedule says: MaskGIT, Lumina-DiMOO's images.
 
     With N masked at the start and n now, min(max(1, floor(N m((s + 1) / S))), n - 1) stay masked after step s
@@ -45,43 +59,17 @@ class MaskGITOrder:
     than tokens just end early.
     """
 
-    schedule: Schedule
-
-    def validate(self, length: int, steps: int) -> None:
-        """Any length in at least one step."""
-        del length
-        _check_steps(steps)
-
-    def candidates(self, progress: Progress) -> Tensor:
-        """Every masked offset."""
-        return _offsets(progress.masked)
-
-    def commit(
-        self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The schedule's share, most confident first."""
         del generator
         return _most(candidates, confidence, _scheduled(self.schedule, progress, len(candidates)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomOrder:
+class RandomOrder(_ScheduledOrder):
     """As many as `MaskGITOrder`, but chosen at random: the order that training assumes."""
 
-    schedule: Schedule
-
-    def validate(self, length: int, steps: int) -> None:
-        """Any length in at least one step."""
-        del length
-        _check_steps(steps)
-
-    def candidates(self, progress: Progress) -> Tensor:
-        """Every masked offset."""
-        return _offsets(progress.masked)
-
-    def commit(
-        self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The schedule's share, every subset equally likely."""
         del confidence
         count = _scheduled(self.schedule, progress, len(candidates))
@@ -118,9 +106,7 @@ class BlockOrder:
         end, share = self._window(progress)
         return _offsets(progress.masked[:end] if share else progress.masked[:0])
 
-    def commit(
-        self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The step's share, most confident first; all candidates if there are fewer."""
         del generator
         _, share = self._window(progress)

@@ -14,7 +14,7 @@ from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.progress import Progress
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Query:
     """Logits that a step wants: of some positions of one row, on some columns, for some branches."""
 
@@ -32,7 +32,7 @@ class Denoiser(Protocol):
         """One tensor of logits [branches, m, columns] per query, the branches in the query's order."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class State:
     """What a step did; the loop yields one per step."""
 
@@ -63,7 +63,7 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
         A `State` after every step. Stop iterating to cancel; keep a state's canvas to fork from it.
 
     Raises:
-        ConfigError: there is not one generator per row.
+        ConfigError: there is not one generator per row, or (after the last step) an order left positions masked.
     """
     if len(generators) != len(canvas.lengths):
         raise ConfigError(f"{len(canvas.lengths)} rows need as many generators, not {len(generators)}")
@@ -76,17 +76,20 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
         turns = _turns(canvas, start, open_spans, step)
         # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
         logits = denoiser(canvas, [turn.query for turn in turns]) if turns else []
-        commits = [
-            turn.commit(rows, generators[turn.span.row]) for turn, rows in zip(turns, logits, strict=True)
-        ]
+        commits = [turn.commit(rows, generators[turn.span.row]) for turn, rows in zip(turns, logits, strict=True)]
         committed = torch.cat([canvas.ids[:0], *(positions for positions, _ in commits)])
         canvas = canvas.commit(committed, torch.cat([canvas.ids[:0], *(ids for _, ids in commits)]))
         canvas = _stop_early(canvas, start, open_spans, step)
         open_spans = _unfinished(canvas, open_spans, step=step + 1)
         left = int(canvas.masked.sum())
-        yield State(
-            step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total
-        )
+        yield State(step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total)
+    for span in canvas.spans:
+        left = int(canvas.masked[span.positions].sum())
+        if left and not span.may_draw(canvas.mask_id):
+            raise ConfigError(
+                f"{span.plan.order} left {left} of {span.positions.numel()} positions masked after its"
+                f" {span.plan.steps} steps; give the plan more steps, or an order that commits all in them"
+            )
 
 
 def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> Canvas:
@@ -152,6 +155,4 @@ def _stop_early(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int)
 
 
 def _unfinished(canvas: Canvas, spans: Sequence[Span], *, step: int) -> tuple[Span, ...]:
-    return tuple(
-        span for span in spans if step < span.plan.steps and bool(canvas.masked[span.positions].any())
-    )
+    return tuple(span for span in spans if step < span.plan.steps and bool(canvas.masked[span.positions].any()))

@@ -68,9 +68,7 @@ class Power:
 
     def __post_init__(self) -> None:
         if not (0.0 < self.exponent < math.inf):
-            raise ConfigError(
-                f"power schedule: exponent {self.exponent} must be above 0 (2 for the square schedule)"
-            )
+            raise ConfigError(f"power schedule: exponent {self.exponent} must be above 0 (2 for the square schedule)")
 
     def share(self, u: Tensor) -> Tensor:
         """1 - u^p."""

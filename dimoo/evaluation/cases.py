@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.world.questions import QA
 from dimoo.data.world.render import render
-from dimoo.data.world.scene import Scene
+from dimoo.data.world.scene import Scene, relation
 from dimoo.data.world.suite import PromptKind
 from dimoo.evaluation.criteria import CRITERIA
 from dimoo.evaluation.judge import Judge
@@ -36,6 +36,8 @@ class Case:
     """The picture that was made, or that was asked about."""
     words: str
     """The prompt, the question and the model's answer, or the model's caption."""
+    combination: str = ""
+    """What was held out of training in the scene of a prompt, see `combination`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +60,10 @@ class Runner:
 
     def through_tokenizer(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures encoded and decoded: the best that the model could make of them."""
-        tokenizer, device = self.model.kit.image_tokenizer, self.model.kit.device
+        tokenizer = self.model.kit.image_tokenizer
         results: list[Image.Image] = []
         for start in range(0, len(pictures), self.batch):
-            pixels = to_pixels(pictures[start : start + self.batch]).to(device)
+            pixels = to_pixels(pictures[start : start + self.batch])
             results += to_images(tokenizer.decode(tokenizer.encode(pixels)))
         return results
 
@@ -78,13 +80,20 @@ def picture_cases(
     rebuilt = run.through_tokenizer([picture_of(scene) for _, scene in suite])
     seen, seen_rebuilt = look(judge, made), look(judge, rebuilt)
     for name, right in CRITERIA[kind].items():
+        wrong = others(suite, lambda mine, other, right=right: not right(other[1], mine[1]))  # type: ignore[misc]
         for prefix, said, shown, pictures in (
             ("", suite, seen, made),
-            (FLOOR, others(suite), seen, made),
+            (FLOOR, wrong, seen, made),
             (CEILING, suite, seen_rebuilt, rebuilt),
         ):
             for (text, truth), scene, picture in zip(said, shown, pictures, strict=True):
-                yield Case(name=prefix + name, right=right(truth, scene), picture=picture, words=text)
+                yield Case(
+                    name=prefix + name,
+                    right=right(truth, scene),
+                    picture=picture,
+                    words=text,
+                    combination=combination(truth),
+                )
     if kind in ("one", "two"):
         for (text, truth), scene, picture in zip(suite, seen_rebuilt, rebuilt, strict=True):
             for noun in truth.counts():
@@ -99,7 +108,9 @@ def answer_cases(run: Runner, asked: Sequence[tuple[Scene, QA]], seed: int) -> I
     for picture, (_, qa), answer in zip(pictures, asked, answers, strict=True):
         by_kind.setdefault(qa.kind, []).append((qa, picture, answer))
     for kind, group in by_kind.items():
-        for (qa, picture, answer), (other, _, _) in zip(group, others(group), strict=True):
+        for (qa, picture, answer), (other, _, _) in zip(
+            group, others(group, lambda mine, other: mine[0].answer != other[0].answer), strict=True
+        ):
             words = f"{qa.question}? {answer}"
             for name, right in (
                 ("questions", answer == qa.answer),
@@ -128,10 +139,25 @@ def picture_of(scene: Scene) -> Image.Image:
     return Image.fromarray(render(scene))
 
 
-def others(items: Sequence[T]) -> list[T]:
-    """The items turned by half their number: beside each one stands another."""
-    half = len(items) // 2
-    return [*items[half:], *items[:half]]
+def others(items: Sequence[T], differ: Callable[[T, T], bool]) -> list[T]:
+    """Beside each item another one that differs from it in truth: the first such from half their number on.
+
+    An item from which none differs keeps the one that stands there.
+    """
+    count = len(items)
+    chosen = []
+    for index, one in enumerate(items):
+        row = [items[(index + count // 2 + shift) % count] for shift in range(count)]
+        chosen.append(next((other for other in row if differ(one, other)), row[0]))
+    return chosen
+
+
+def combination(truth: Scene) -> str:
+    """What was held out of training in a scene: two nouns in their relation, or nouns on their background."""
+    if len(truth.counts()) == 2 and len(truth.entities) == 2:
+        first, second = truth.entities
+        return f"{first.noun} {relation(first, second)} {second.noun}"
+    return f"{' '.join(sorted(truth.counts()))} on {' '.join(truth.background.colors)}"
 
 
 def _ask(pictures: Sequence[Image.Image], questions: Sequence[str], tokens: int, seed: int) -> list[AskRequest]:

@@ -14,7 +14,7 @@ from dimoo.evaluation.score import Score
 
 SCORES_FILE, PAGE_FILE = "scores.json", "index.html"
 SHOWN, COLUMNS = 4, 8
-HEAD = ("score", "value", "95% interval", "n", "prompts", "floor", "ceiling")
+HEAD = ("score", "value", "95% interval", "n", "prompts", "combinations", "floor", "ceiling")
 
 
 def write_report(scores: Mapping[str, Score], cases: Sequence[Case], folder: Path) -> Path:
@@ -40,7 +40,8 @@ def write_report(scores: Mapping[str, Score], cases: Sequence[Case], folder: Pat
             sheet.save(folder / f"{heading}.png")
             sections.append((f"Some that are {heading}", f'<img class="wide" src="{inline(sheet)}" alt="">'))
     path = folder / PAGE_FILE
-    note = "Held-out prompts and questions of the built-in world, with Wilson's 95% intervals."
+    note = "Held-out prompts and questions of the built-in world, with Wilson's 95% intervals over prompts."
+    note += " Prompts share held-out combinations, so the intervals say nothing about other combinations."
     path.write_text(page("Evaluation", note, sections), encoding="utf-8")
     return path
 
@@ -48,12 +49,14 @@ def write_report(scores: Mapping[str, Score], cases: Sequence[Case], folder: Pat
 def score_rows(scores: Mapping[str, Score], cases: Sequence[Case]) -> list[tuple[str, ...]]:
     """One row of text per score, in the order of `HEAD`; floors and ceilings stand beside their scores.
 
-    "prompts" counts the different ones behind a picture score: a world with few held-out combinations repeats them
-    with other seeds, and the interval is then about those few prompts.
+    "prompts" and "combinations" count the different prompts behind a picture score, and the different held-out
+    combinations that they share: the interval is over prompts, so it is about just those combinations.
     """
     prompts: dict[str, set[str]] = {}
+    combinations: dict[str, set[str]] = {}
     for case in cases:
         prompts.setdefault(case.name, set()).add(case.words)
+        combinations.setdefault(case.name, set()).add(case.combination)
     return [
         (
             name.replace("_", " "),
@@ -61,6 +64,7 @@ def score_rows(scores: Mapping[str, Score], cases: Sequence[Case]) -> list[tuple
             f"{score.low:.3f} to {score.high:.3f}",
             str(score.n),
             str(len(prompts[name])) if CEILING + name in scores else "",
+            str(len(combinations[name])) if CEILING + name in scores else "",
             _value(scores, FLOOR + name),
             _value(scores, CEILING + name),
         )

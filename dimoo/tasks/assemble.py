@@ -9,23 +9,27 @@ README.md            the model card
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from dimoo.backbone.build import build_backbone
+from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.core.tensors import load_exact, read_tensors
 from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.text import TextTokenizer
-from dimoo.weights.rules import load_exact
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
 CONFIG, WEIGHTS, TEXT, IMAGE = "config.json", "model.safetensors", "tokenizer.json", "image_tokenizer"
+CARD = "README.md"
 
 
 def resolve(path: str | Path) -> Path:
@@ -69,45 +73,82 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.
         )
     image_tokenizer = load_image_tokenizer(folder / IMAGE).to(device).eval()
     codes = {entry.name: entry.size for entry in config.vocabulary.modalities}.get(image_tokenizer.modality, 0)
-    if codes != image_tokenizer.codebook_size:
-        raise CheckpointError(
-            f"the image tokenizer in {folder / IMAGE} has {image_tokenizer.codebook_size} codes, the vocabulary {codes}"
-        )
+    own = image_tokenizer.codebook_size * image_tokenizer.codebooks
+    if codes != own:
+        raise CheckpointError(f"the image tokenizer in {folder / IMAGE} has {own} codes, the vocabulary {codes}")
+    try:
+        _check_fingerprints(config, text_tokenizer, image_tokenizer)
+    except CheckpointError as error:
+        raise CheckpointError(f"the files in {folder} do not belong together: {error}") from error
     with torch.device("meta"):
         backbone = build_backbone(config.backbone)
-    backbone.to_empty(device=device).to(dtype)
+    # Cast while it has no storage: the weights never exist in fp32 if another dtype is asked for.
+    backbone.to(dtype).to_empty(device=device)
     load_exact(backbone, read_tensors(folder / WEIGHTS))
     return Dimoo(config, backbone=backbone, text_tokenizer=text_tokenizer, image_tokenizer=image_tokenizer)
 
 
 def save(model: Dimoo, folder: Path, *, dtype: torch.dtype = torch.bfloat16, card: str = "") -> None:
-    """Write a checkpoint folder that `load` reads; weights are stored in `dtype`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.save(folder / CONFIG)
-    tensors = {
-        name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.backbone.state_dict().items()
-    }
-    save_file(tensors, folder / WEIGHTS)
-    model.prompts.text.save(folder / TEXT)
+    """Write a checkpoint folder that `load` reads; weights are stored in `dtype`.
+
+    An older checkpoint in the folder is replaced at the end, as a whole; what else lies in it stays.
+
+    Raises:
+        CheckpointError: the model's parts are of types that cannot be saved or are not those that its config names, or
+            the folder holds something other than a checkpoint.
+    """
     tokenizer = model.kit.image_tokenizer
     if not isinstance(tokenizer, ImageTokenizer):
         raise CheckpointError(f"do not know how to save an image tokenizer of type {type(tokenizer).__name__}")
-    save_image_tokenizer(tokenizer, folder / IMAGE)
-    if card:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+    if not isinstance(model.backbone, Backbone):
+        raise CheckpointError(f"do not know how to save a backbone of type {type(model.backbone).__name__}")
+    _check_fingerprints(model.config, model.prompts.text, tokenizer)
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} holds other files than a checkpoint; give an empty or a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        model.config.save(new / CONFIG)
+        tensors = {
+            name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.backbone.state_dict().items()
+        }
+        save_file(tensors, new / WEIGHTS)
+        model.prompts.text.save(new / TEXT)
+        save_image_tokenizer(tokenizer, new / IMAGE)
+        if card:
+            (new / CARD).write_text(card, encoding="utf-8")
+        _replace(folder, new, old)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file.
+def with_fingerprints(config: ModelConfig, text: TextTokenizer, image: Tokenizer) -> ModelConfig:
+    """The config of a model that is trained with these tokenizers: `load` will refuse others."""
+    return config.model_copy(update={"text_fingerprint": text.fingerprint, "image_fingerprint": image.fingerprint})
 
-    Raises:
-        CheckpointError: the file is missing or corrupt.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}")
+
+def _check_fingerprints(config: ModelConfig, text: TextTokenizer, image: Tokenizer) -> None:
+    for what, wanted, tokenizer in (
+        ("text", config.text_fingerprint, text),
+        ("image", config.image_fingerprint, image),
+    ):
+        if wanted is not None and wanted != tokenizer.fingerprint:
+            raise CheckpointError(
+                f"the {what} tokenizer has the fingerprint {tokenizer.fingerprint}, the model was trained with"
+                f" {wanted}; take the tokenizer that it was trained with"
+            )
+
+
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Put `new` in the place of `folder`, whose foreign files it takes over; the former folder ends up as `old`."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.name not in (CONFIG, WEIGHTS, TEXT, IMAGE, CARD):
+            (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, new / entry.name)
+    folder.rename(old)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is corrupt or no safetensors file: {error}; download or copy it again"
-        ) from error
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise

@@ -52,6 +52,10 @@ class ModelConfig(StrictConfig):
     backbone: BackboneConfig
     vocabulary: Vocabulary
     template: PromptTemplate
+    text_fingerprint: str | None = None
+    """Of the text tokenizer that the backbone was trained with; null where it is not known."""
+    image_fingerprint: str | None = None
+    """Of the image tokenizer."""
     image: ImageSettings = ImageSettings()
     """Defaults for image answers."""
     text: TextSettings = TextSettings()

@@ -6,7 +6,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dimoo.core.requests import GenerateRequest
+from dimoo.diffusion.canvas import Plan
 from dimoo.tasks.config import ImageSettings
+from dimoo.tasks.inputs import pair, whole, words
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import image_plan
 from dimoo.tasks.problems import text_to_image
@@ -14,19 +16,24 @@ from dimoo.tokenizers.image.resize import to_images
 from dimoo.tokenizers.prompts import Grid
 
 
-def generate(kit: Kit, request: GenerateRequest, settings: ImageSettings) -> Job[Image]:
+def generate(kit: Kit, request: GenerateRequest, settings: ImageSettings | Plan) -> Job[Image]:
     """The job of a picture from words.
 
     Raises:
-        RequestError: the size is off the tokenizer's grid, or the prompt is too long.
+        RequestError: the size is off the tokenizer's grid, the prompt is too long, or a value is of a wrong type.
     """
-    tokenizer = kit.image_tokenizer
-    shape = tokenizer.grid_for((request.height, request.width))
-    grid = Grid(modality=tokenizer.modality, shape=shape)
+    tokenizer, (height, width) = kit.image_tokenizer, kit.image_size
+    size = pair(
+        (
+            height if request.height is None else request.height,
+            width if request.width is None else request.width,
+        )
+    )
+    grid = Grid(modality=tokenizer.modality, shape=tokenizer.grid_for(size), codebooks=tokenizer.codebooks)
     return Job(
-        problem=text_to_image(kit.prompts, request.prompt, grid),
+        problem=text_to_image(kit.prompts, words(request.prompt, "prompt"), grid),
         plans={tokenizer.modality: image_plan(settings)},
-        seed=request.seed,
+        seed=whole(request.seed, "seed"),
         read=lambda ids: decode_answer(kit, grid, ids),
     )
 
@@ -34,4 +41,4 @@ def generate(kit: Kit, request: GenerateRequest, settings: ImageSettings) -> Job
 def decode_answer(kit: Kit, grid: Grid, ids: Tensor) -> Image:
     """The picture of an image answer's ids, int64 [n] on the CPU."""
     codes = kit.prompts.grid_of_answer(grid, ids)
-    return to_images(kit.image_tokenizer.decode(codes[None].to(kit.device)))[0]
+    return to_images(kit.image_tokenizer.decode(codes[None]))[0]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from dimoo.diffusion.canvas import Plan
 from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.image.resize import to_pixels
-from dimoo.tokenizers.prompts import Prompts
+from dimoo.tokenizers.prompts import Grid, Prompts
 
 ResultT = TypeVar("ResultT")
 
@@ -25,20 +24,30 @@ class Kit:
 
     prompts: Prompts
     image_tokenizer: Tokenizer
-    device: torch.device
-    """Where the image tokenizer computes."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels where a request names none."""
+    answer_tokens: int
+    """Tokens planned for an answer where a request names no number."""
 
     def encode(self, image: Image) -> Tensor:
-        """The codes of a picture, int64 [h, w] on the CPU.
+        """The codes of a picture, int64 [h, w] (or [h, w, codebooks]) on the CPU.
 
         Raises:
             RequestError: the picture's size is off the tokenizer's grid.
         """
         self.image_tokenizer.grid_for((image.height, image.width))
-        return self.image_tokenizer.encode(to_pixels([image]).to(self.device))[0].cpu()
+        return self.image_tokenizer.encode(to_pixels([image]))[0].cpu()
+
+    def grid(self, image: Image) -> Grid:
+        """A picture as a grid of known codes.
+
+        Raises:
+            RequestError: the picture's size is off the tokenizer's grid.
+        """
+        return Grid.of(self.image_tokenizer.modality, self.encode(image), self.image_tokenizer.codebooks)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Generic[ResultT]):
     """One request, ready to be denoised next to any others."""
 

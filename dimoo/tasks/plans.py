@@ -1,7 +1,8 @@
-"""Settings -> plans: how each modality's span is denoised."""
+"""Settings -> plans: how each modality's span is denoised. A plan of your own, with any strategies, passes as it is."""
 
 from __future__ import annotations
 
+from dimoo.core.errors import RequestError
 from dimoo.diffusion import build
 from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.guidance import ClassifierFree, NoGuidance
@@ -11,8 +12,15 @@ from dimoo.tasks.config import ImageSettings, TextSettings
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 
-def image_plan(settings: ImageSettings) -> Plan:
-    """Masked image modelling with classifier-free guidance."""
+def image_plan(settings: ImageSettings | Plan) -> Plan:
+    """Masked image modelling with classifier-free guidance.
+
+    Raises:
+        RequestError: the settings are neither `ImageSettings` nor a `Plan`.
+    """
+    if isinstance(settings, Plan):
+        return settings
+    _check(settings, ImageSettings)
     return Plan(
         steps=settings.steps,
         order=build.build_order(settings.order),
@@ -23,8 +31,15 @@ def image_plan(settings: ImageSettings) -> Plan:
     )
 
 
-def text_plan(settings: TextSettings, vocabulary: Vocabulary, *, tokens: int) -> Plan:
-    """Block-wise text of `tokens` tokens that ends early once `</answer>` stands."""
+def text_plan(settings: TextSettings | Plan, vocabulary: Vocabulary, *, tokens: int) -> Plan:
+    """Block-wise text of `tokens` tokens that ends early once `</answer>` stands.
+
+    Raises:
+        RequestError: the settings are neither `TextSettings` nor a `Plan`.
+    """
+    if isinstance(settings, Plan):
+        return settings
+    _check(settings, TextSettings)
     block = min(settings.block or tokens, tokens)
     blocks = -(-tokens // block)
     per_block = max(1, round(tokens * settings.steps_per_token / blocks))
@@ -36,3 +51,10 @@ def text_plan(settings: TextSettings, vocabulary: Vocabulary, *, tokens: int) ->
         guidance=NoGuidance(),
         stopping=StopAtToken(token=vocabulary.answer_end),
     )
+
+
+def _check(settings: object, kind: type) -> None:
+    if not isinstance(settings, kind):
+        raise RequestError(
+            f"settings must be {kind.__name__} or a Plan, not {type(settings).__name__} {settings!r:.60}"
+        )

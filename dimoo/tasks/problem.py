@@ -13,7 +13,7 @@ from dimoo.tokenizers.document import Document, join
 CONDITION = "condition"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """A request in tokens.
 

@@ -16,12 +16,14 @@ class Target:
     """A group of positions of a document that share one masking ratio."""
 
     modality: str
-    """"text", "image", ...: the id range that the positions may take."""
+    """"text", "image", ...: by this a plan is chosen."""
     kind: str
     """Name under which losses are logged: "image", "text", "padding"."""
+    columns: tuple[int, int]
+    """The ids (start, stop) that the positions may take: a modality's range, or one of its codebooks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One sequence. `group[i]` is `GIVEN`, or the index in `targets` of the group that position i belongs to."""
 
@@ -38,10 +40,10 @@ class Document:
         return cls(ids=ids, group=torch.full_like(ids, GIVEN), targets=())
 
     @classmethod
-    def target(cls, ids: Sequence[int] | Tensor, modality: str, kind: str) -> Document:
+    def target(cls, ids: Sequence[int] | Tensor, target: Target) -> Document:
         """A stretch that is one group of targets."""
         ids = torch.as_tensor(ids, dtype=torch.int64)
-        return cls(ids=ids, group=torch.zeros_like(ids), targets=(Target(modality=modality, kind=kind),))
+        return cls(ids=ids, group=torch.zeros_like(ids), targets=(target,))
 
     def __len__(self) -> int:
         return self.ids.numel()

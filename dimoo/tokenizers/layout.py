@@ -37,15 +37,23 @@ class GridLayout:
     @property
     def length(self) -> int:
         """Tokens that the grid takes, end-of-lines included."""
-        return self.is_code().numel()
+        return self.books().numel()
+
+    def columns(self, book: int) -> tuple[int, int]:
+        """The ids (start, stop) of one codebook."""
+        start = self.start + book * self.codebook_size
+        return start, start + self.codebook_size
+
+    def books(self) -> Tensor:
+        """int64 [length]: the codebook 0..Q-1 of each position, -1 where `end_of_line` stands."""
+        rows = torch.arange(self.codebooks).repeat(prod(self.grid[:-1]), self.grid[-1])
+        if len(self.grid) > 1:
+            rows = torch.cat([rows, rows.new_full((len(rows), 1), -1)], dim=1)
+        return rows.flatten()
 
     def is_code(self) -> Tensor:
         """bool [length]: which positions hold codes; the others hold `end_of_line`."""
-        if len(self.grid) == 1:
-            return torch.ones(self.grid[0] * self.codebooks, dtype=torch.bool)
-        rows = torch.ones(prod(self.grid[:-1]), self.grid[-1] * self.codebooks + 1, dtype=torch.bool)
-        rows[:, -1] = False
-        return rows.flatten()
+        return self.books() >= 0
 
     def to_sequence(self, codes: Tensor) -> Tensor:
         """Codes int64 [*G] (or [*G, Q]) -> ids int64 [length].
@@ -60,9 +68,9 @@ class GridLayout:
             raise DataError(
                 f"codes must lie in 0..{self.codebook_size - 1}, found {int(codes.min())}..{int(codes.max())}"
             )
-        book = torch.arange(self.codebooks).repeat(prod(self.grid))
-        ids = torch.full((self.length,), self.end_of_line, dtype=torch.int64)
-        ids[self.is_code()] = codes.flatten().cpu() + self.start + book * self.codebook_size
+        books = self.books()
+        ids = torch.full_like(books, self.end_of_line)
+        ids[books >= 0] = codes.flatten().cpu() + self.start + books[books >= 0] * self.codebook_size
         return ids
 
     def to_codes(self, ids: Tensor) -> Tensor:
@@ -73,8 +81,8 @@ class GridLayout:
         """
         if tuple(ids.shape) != (self.length,):
             raise DataError(f"a grid of {self.grid} takes {self.length} tokens, not {tuple(ids.shape)}")
-        book = torch.arange(self.codebooks).repeat(prod(self.grid))
-        codes = ids.cpu()[self.is_code()] - self.start - book * self.codebook_size
+        books = self.books()
+        codes = ids.cpu()[books >= 0] - self.start - books[books >= 0] * self.codebook_size
         if not bool(((codes >= 0) & (codes < self.codebook_size)).all()):
             raise DataError("the sequence still holds tokens that are no codes of this modality")
         return codes.reshape(self.grid if self.codebooks == 1 else (*self.grid, self.codebooks))

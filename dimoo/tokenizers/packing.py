@@ -15,7 +15,7 @@ from dimoo.core.errors import DataError
 from dimoo.tokenizers.document import Document, Target, join
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """A pack of training documents."""
 
@@ -30,9 +30,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        return Batch(
-            ids=self.ids.to(device), group=self.group.to(device), lengths=self.lengths, targets=self.targets
-        )
+        return Batch(ids=self.ids.to(device), group=self.group.to(device), lengths=self.lengths, targets=self.targets)
 
     def sizes(self) -> Tensor:
         """int64 [G]: tokens of each group."""

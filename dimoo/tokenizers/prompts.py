@@ -9,20 +9,23 @@ Input images stand just before the final `</user>`. The unconditional prompt kee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from dimoo.core.errors import ConfigError, RequestError
-from dimoo.tokenizers.document import Document, join
+from dimoo.core.errors import CheckpointError, ConfigError, RequestError
+from dimoo.tokenizers.document import GIVEN, Document, Target, join
 from dimoo.tokenizers.layout import GridLayout
 from dimoo.tokenizers.template import PromptTemplate
-from dimoo.tokenizers.text import TextTokenizer
+from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import TEXT, Vocabulary
 
+SYSTEM, SYSTEM_END, USER, USER_END = PROMPT_TAGS
+UNCONDITIONAL = SPECIAL_TOKENS["unconditional"]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
     """A piece of a modality inside a sequence."""
 
@@ -31,22 +34,39 @@ class Grid:
     codes: Tensor | None = None
     """int64 [*shape] (or [*shape, codebooks]); None where all of them are to be made."""
     keep: Tensor | None = None
-    """bool, shaped as the codes: which of them are known; the others are to be made. None: all are."""
+    """bool [*shape]: at which positions the codes are known; the others are to be made. None: at all of them."""
     codebooks: int = 1
 
     @classmethod
-    def of(cls, modality: str, codes: Tensor) -> Grid:
-        """A grid whose codes are known, one codebook."""
-        return cls(modality=modality, shape=tuple(codes.shape), codes=codes)
+    def of(cls, modality: str, codes: Tensor, codebooks: int = 1) -> Grid:
+        """A grid whose codes are known: int64 [*shape], with several codebooks [*shape, codebooks]."""
+        shape = tuple(codes.shape if codebooks == 1 else codes.shape[:-1])
+        return cls(modality=modality, shape=shape, codes=codes, codebooks=codebooks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Builds contexts (what is given) and answers (what is denoised) with one tokenizer, vocabulary and template."""
+    """Builds contexts (what is given) and answers (what is denoised) with one tokenizer, vocabulary and template.
+
+    Raises:
+        CheckpointError: a tag of the prompt is no single id of the tokenizer, or another one than in the vocabulary.
+    """
 
     text: TextTokenizer
     vocabulary: Vocabulary
     template: PromptTemplate
+
+    def __post_init__(self) -> None:
+        for tag in (*PROMPT_TAGS, UNCONDITIONAL):
+            if len(ids := self.text.encode(tag)) != 1:
+                raise CheckpointError(
+                    f"the text tokenizer splits the prompt tag {tag!r} into {len(ids)} ids; add it as a special token"
+                )
+        if self.text.encode(UNCONDITIONAL) != [self.vocabulary.unconditional]:
+            raise CheckpointError(
+                f"the text tokenizer gives {UNCONDITIONAL!r} the id {self.text.id_of(UNCONDITIONAL)}, the vocabulary"
+                f" {self.vocabulary.unconditional}; take the tokenizer that the vocabulary was made for"
+            )
 
     def context(self, task: str, prompt: str | None, grids: Sequence[Grid] = ()) -> Document:
         """Ids of `<system>S</system><user>P [grids]</user>`.
@@ -60,8 +80,8 @@ class Prompts:
             ConfigError: the template does not know the task.
             RequestError: the text is longer than the template allows.
         """
-        words = "<uncondition>" if prompt is None else self.text.defuse(prompt)
-        whole = f"<system>{self._system(task)}</system><user>{words}</user>"
+        words = UNCONDITIONAL if prompt is None else self.text.defuse(prompt)
+        whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{words}{USER_END}"
         ids = self.text.encode(whole)
         if len(ids) > self.template.max_prompt_tokens:
             raise RequestError(
@@ -72,7 +92,10 @@ class Prompts:
         return join([Document.given(ids[:-1]), *pieces, Document.given(ids[-1:])])
 
     def grid_answer(self, grid: Grid) -> Document:
-        """`<answer><IMAGE> rows </IMAGE></answer>`: every code is a target, masked where the codes are None."""
+        """`<answer><IMAGE> rows </IMAGE></answer>`: every code is a target, masked where it is to be made.
+
+        Each codebook is a group of targets of its own, with its own range of ids.
+        """
         start, end = self.vocabulary.answer_start, self.vocabulary.answer_end
         return join([Document.given([start]), self._grid(grid, target=True), Document.given([end])])
 
@@ -86,17 +109,17 @@ class Prompts:
             RequestError: the answer and its end do not fit in `length`.
         """
         vocabulary = self.vocabulary
+        target = Target(modality=TEXT, kind="text", columns=vocabulary.columns(TEXT))
         start, end = Document.given([vocabulary.answer_start]), Document.given([vocabulary.answer_end])
         if answer is None:
-            return join([start, Document.target([vocabulary.mask] * length, TEXT, "text"), end])
+            return join([start, Document.target([vocabulary.mask] * length, target), end])
         ids = [*self.text.encode(self.text.defuse(answer)), vocabulary.answer_end]
         if len(ids) > length:
-            raise RequestError(
-                f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it"
-            )
-        body = [Document.target(ids, TEXT, "text")]
+            raise RequestError(f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it")
+        body = [Document.target(ids, target)]
         if len(ids) < length:
-            body.append(Document.target([vocabulary.pad] * (length - len(ids)), TEXT, "padding"))
+            padding = replace(target, kind="padding")
+            body.append(Document.target([vocabulary.pad] * (length - len(ids)), padding))
         return join([start, *body, end])
 
     def grid_of_answer(self, grid: Grid, ids: Tensor) -> Tensor:
@@ -128,19 +151,22 @@ class Prompts:
 
     def _grid(self, grid: Grid, *, target: bool) -> Document:
         entry, layout = self.vocabulary.modality(grid.modality), self.layout(grid)
-        is_code = layout.is_code()
+        books = layout.books()
+        is_code = books >= 0
         if grid.codes is None:
             ids = torch.where(is_code, self.vocabulary.mask, self.vocabulary.end_of_line)
         else:
             ids = layout.to_sequence(grid.codes)
             if grid.keep is not None:
-                ids[is_code] = torch.where(grid.keep.flatten().cpu(), ids[is_code], self.vocabulary.mask)
+                keep = grid.keep.flatten().cpu().repeat_interleave(grid.codebooks)
+                ids[is_code] = torch.where(keep, ids[is_code], self.vocabulary.mask)
         body = Document.given(ids)
         if target:
-            every = Document.target(ids, grid.modality, grid.modality)
-            body = Document(
-                ids=ids, group=torch.where(is_code, every.group, body.group), targets=every.targets
+            targets = tuple(
+                Target(modality=grid.modality, kind=grid.modality, columns=layout.columns(book))
+                for book in range(grid.codebooks)
             )
+            body = Document(ids=ids, group=torch.where(is_code, books, GIVEN), targets=targets)
         return join([Document.given([entry.opening]), body, Document.given([entry.closing])])
 
     def _system(self, task: str) -> str:

@@ -66,10 +66,12 @@ class TextTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def defuse(self, text: str) -> str:
-        """Make user text safe to place in a template: the spelling of a special token no longer encodes as one."""
+        """Make user text safe to place in a template: the spelling of a special token or tag encodes as words."""
         for added in self._tokenizer.get_added_tokens_decoder().values():
-            # A zero-width space after the first character keeps the look and breaks the match.
-            text = text.replace(added.content, added.content[0] + "\u200b" + added.content[1:])
+            # Added words that are not special (a tokenizer may have "http://" or runs of spaces) are a user's to use.
+            if added.special or added.content in PROMPT_TAGS:
+                # A zero-width space after the first character keeps the look and breaks the match.
+                text = text.replace(added.content, added.content[0] + "\u200b" + added.content[1:])
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -84,9 +86,7 @@ class TextTokenizer:
         """
         index = self._tokenizer.token_to_id(token)
         if index is None:
-            raise CheckpointError(
-                f"the text tokenizer has no token {token!r}; add it before building a vocabulary"
-            )
+            raise CheckpointError(f"the text tokenizer has no token {token!r}; add it before building a vocabulary")
         return int(index)
 
 

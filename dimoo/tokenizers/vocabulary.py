@@ -59,17 +59,13 @@ class Vocabulary(StrictConfig):
             raise ValueError(f"two special tokens share an id: {specials}")
         for name, index in specials.items():
             if not 0 <= index < self.text_size:
-                raise ValueError(
-                    f"special token {name} has id {index}, outside the text ids 0..{self.text_size - 1}"
-                )
+                raise ValueError(f"special token {name} has id {index}, outside the text ids 0..{self.text_size - 1}")
         end, names = self.text_size, {TEXT}
         for modality in sorted(self.modalities, key=lambda entry: entry.start):
             if modality.name in names:
                 raise ValueError(f"modality {modality.name!r} is listed twice")
             if modality.start < end:
-                raise ValueError(
-                    f"the range of {modality.name!r} starts at {modality.start}, inside ids below {end}"
-                )
+                raise ValueError(f"the range of {modality.name!r} starts at {modality.start}, inside ids below {end}")
             names.add(modality.name)
             end = modality.stop
         return self

@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import CheckpointError, ConfigError
-from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.core.tensors import load_exact, read_tensors
+from dimoo.tokenizers.image.build import empty_image_tokenizer
 from dimoo.tokenizers.image.config import AmusedNetworkConfig, ImageTokenizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
-from dimoo.weights.rules import Rename, expand, load_exact, to_ours, to_theirs
+from dimoo.weights.rules import Rename, expand, to_ours, to_theirs
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -76,13 +75,8 @@ def read_diffusers_vq(folder: Path) -> ImageTokenizer:
             missing or of the wrong shape.
     """
     config = _to_config(_read_settings(folder / CONFIG_FILE))
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS_FILE}: {error}") from error
-    # Every weight is replaced below, so this seed has no influence on the result.
-    tokenizer = build_image_tokenizer(config, torch.Generator().manual_seed(0))
-    load_exact(tokenizer, to_ours(_rules(tokenizer), tensors))
+    tokenizer = empty_image_tokenizer(config)
+    load_exact(tokenizer, to_ours(_rules(tokenizer), read_tensors(folder / WEIGHTS_FILE)))
     return tokenizer.eval()
 
 
@@ -94,12 +88,7 @@ def write_diffusers_vq(tokenizer: ImageTokenizer, folder: Path) -> None:
     """
     network, quantizer = _diffusers_parts(tokenizer.config)
     settings = {"_class_name": "VQModel", **_from_config(network, quantizer).model_dump(mode="json")}
-    weights = {
-        name: tensor.cpu().contiguous()
-        for name, tensor in tokenizer.state_dict().items()
-        # What a codebook needs for its own training has no place in their format.
-        if name not in {"quantizer.mass", "quantizer.sums", "quantizer.idle"}
-    }
+    weights = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.weights().items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_theirs(_rules(tokenizer), weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

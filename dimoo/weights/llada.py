@@ -90,9 +90,7 @@ def config_to_llada(config: BackboneConfig) -> dict[str, Any]:
         CheckpointError: the model has several position axes, which the released code does not have.
     """
     if len(config.rope_axes) != 1:
-        raise CheckpointError(
-            f"rope_axes {config.rope_axes} cannot be written: the format has one position axis"
-        )
+        raise CheckpointError(f"rope_axes {config.rope_axes} cannot be written: the format has one position axis")
     shape = {theirs: getattr(config, ours) for ours, theirs in _SHAPE.items()}
     rows = config.vocab_size
     return {**_FIXED, **shape, "n_kv_heads": config.kv_heads, "vocab_size": rows, "embedding_size": rows}

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimoo.core.errors import CheckpointError
+from dimoo.core.tensors import raise_all
 
 TensorMap = Callable[[Tensor], Tensor]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -92,31 +92,6 @@ def to_theirs(rules: Sequence[Rename], tensors: Mapping[str, Tensor]) -> dict[st
     return _convert([(rule.ours, rule.theirs, rule.transform.to_theirs) for rule in rules], tensors)
 
 
-def load_exact(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module's parameters and buffers (cast to their dtype and device), all or nothing.
-
-    Raises:
-        CheckpointError: lists every missing name, unknown name and wrong shape, or says that the module is on
-            the meta device, where there is nothing to copy into. The module is then unchanged.
-    """
-    own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in tensors]
-    problems += [f"unknown: {name}" for name in tensors if name not in own]
-    problems += [
-        f"wrong shape: {name} is {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    _raise_all(problems)
-    if any(tensor.is_meta for tensor in own.values()):
-        raise CheckpointError(
-            "the model is on the meta device; call model.to_empty(device=...) before loading"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-
-
 def _convert(table: Sequence[tuple[str, str, TensorMap]], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     required = {source for source, _, _ in table if not _PLACEHOLDER.search(source)}
     problems = [f"missing: {name}" for name in sorted(required - tensors.keys())]
@@ -136,7 +111,7 @@ def _convert(table: Sequence[tuple[str, str, TensorMap]], tensors: Mapping[str, 
         else:
             target, transform = hits[0]
             result[target] = transform(tensor)
-    _raise_all(problems)
+    raise_all(problems)
     return result
 
 
@@ -154,11 +129,3 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda hit: values.get(hit[1], hit[0]), template)
-
-
-def _raise_all(problems: Sequence[str]) -> None:
-    if problems:
-        raise CheckpointError(
-            f"the tensors do not fit ({len(problems)} problems); nothing was loaded:\n  "
-            + "\n  ".join(problems)
-        )

@@ -145,9 +145,7 @@ def test_varlen_hands_over_bounds_and_longest(monkeypatch: pytest.MonkeyPatch, k
         query: Tensor, key: Tensor, value: Tensor, q_bounds: Tensor, k_bounds: Tensor, longest_q: int,
         longest_k: int, *, enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
-        q_lengths, k_lengths = (
-            tuple(b - a for a, b in pairwise(bounds.tolist())) for bounds in (q_bounds, k_bounds)
-        )
+        q_lengths, k_lengths = (tuple(b - a for a, b in pairwise(bounds.tolist())) for bounds in (q_bounds, k_bounds))
         assert q_bounds.dtype == k_bounds.dtype == torch.int32
         assert (longest_q, longest_k) == (max(q_lengths), max(k_lengths))
         assert enable_gqa == (query.shape[1] != key.shape[1])
@@ -169,9 +167,7 @@ def test_varlen_refuses_fp32() -> None:
 
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_xformers_gets_block_diagonal_bias_and_repeated_heads(
-    monkeypatch: pytest.MonkeyPatch, kv_heads: int
-) -> None:
+def test_xformers_gets_block_diagonal_bias_and_repeated_heads(monkeypatch: pytest.MonkeyPatch, kv_heads: int) -> None:
     made: list[Any] = []
 
     def from_seqlens(*, q_seqlen: list[int], kv_seqlen: list[int], device: torch.device) -> Any:
@@ -182,9 +178,7 @@ def test_xformers_gets_block_diagonal_bias_and_repeated_heads(
         assert query.shape[0] == 1
         assert query.shape[2] == key.shape[2] == value.shape[2]
         positions = torch.arange(query.shape[1])
-        layout = PackedLayout(
-            positions=positions, query_lengths=tuple(attn_bias.q), key_lengths=tuple(attn_bias.kv)
-        )
+        layout = PackedLayout(positions=positions, query_lengths=tuple(attn_bias.q), key_lengths=tuple(attn_bias.kv))
         return naive(query[0], key[0], value[0], layout).float().unsqueeze(0)
 
     fakes = {
@@ -262,6 +256,21 @@ def test_backends_on_a_gpu_equal_naive(backend: AttentionBackend) -> None:
     )
     out = backend.attend(query.cuda(), key.cuda(), value.cuda(), moved)
     torch.testing.assert_close(out.cpu().double(), naive(query, key, value, layout), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [AutoAttention(), SdpaAttention(), VarlenAttention(), FlexAttention()])
+def test_gradients_of_backends_on_a_gpu_equal_naive(backend: AttentionBackend) -> None:
+    *inputs, layout = sample(PAIRS, kv_heads=2, dtype=torch.bfloat16)
+    moved = PackedLayout(
+        positions=layout.positions.cuda(), query_lengths=layout.query_lengths, key_lengths=layout.key_lengths
+    )
+    here = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    there = [tensor.detach().cuda().requires_grad_() for tensor in inputs]
+    wanted = torch.autograd.grad(naive(*here, layout).square().sum(), here)
+    made = torch.autograd.grad(backend.attend(*there, moved).float().square().sum(), there)
+    for got, want in zip(made, wanted, strict=True):
+        torch.testing.assert_close(got.cpu().double(), want, atol=5e-2, rtol=5e-2)
 
 
 def test_every_kind_builds_its_backend() -> None:

@@ -46,9 +46,7 @@ def test_runs_and_groups_cover_every_sequence_once(pairs: list[tuple[int, int]])
     spelled_out = [(run.query_length, run.key_length) for run in layout.runs for _ in range(run.count)]
     assert spelled_out == pairs
     assert sorted(index for group in layout.groups for index in group) == list(range(len(layout.runs)))
-    kinds = [
-        {(layout.runs[i].query_length, layout.runs[i].key_length) for i in group} for group in layout.groups
-    ]
+    kinds = [{(layout.runs[i].query_length, layout.runs[i].key_length) for i in group} for group in layout.groups]
     assert all(len(kind) == 1 for kind in kinds)
     assert len(kinds) == len(set(pairs))
 

@@ -38,9 +38,7 @@ def test_rotation_equals_complex_multiplication(axes: tuple[int, ...]) -> None:
     x, theta = vectors(3, 2, 16), 100.0
     positions = [[0] * len(axes), [5, 3, 1][: len(axes)], [2, 11, 7][: len(axes)]]
     rotation = Rope(head_width=16, theta=theta, axes=axes).rotation(torch.tensor(positions))
-    torch.testing.assert_close(
-        rotation.apply(x), naive_rotation(x, positions, axes, theta), atol=2e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(rotation.apply(x), naive_rotation(x, positions, axes, theta), atol=2e-6, rtol=1e-5)
 
 
 def test_one_axis_takes_flat_positions() -> None:

@@ -212,3 +212,13 @@ def test_infinity_is_no_number_to_save():
 def test_config_errors_are_dimoo_errors_and_value_errors():
     assert issubclass(ConfigError, DimooError)
     assert issubclass(ConfigError, ValueError)
+
+
+def test_a_number_is_text_where_text_is_wanted() -> None:
+    from recipes import registry
+
+    changed = override(registry.get("world_base"), ["run.name=2024", "run.steps=7"])
+    assert (changed.run.name, changed.run.steps) == ("2024", 7)
+    for bad in ("run.seed=-1", "optimizer.betas=[2,3]", "run.steps=many"):
+        with pytest.raises(ConfigError, match=bad.partition("=")[0].split(".")[0]):
+            override(registry.get("world_base"), [bad])

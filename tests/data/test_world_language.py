@@ -68,13 +68,9 @@ BLUE = Background(colors=("blue",))
 def test_the_words_themselves() -> None:
     pair = Scene(height=64, width=64, background=BLUE, entities=(APPLE, DOG))
     assert plain_caption(pair) == "an apple to the left of a dog on a blue background"
-    assert describe(pair) == (
-        "a small apple in the top left and a big dog in the top right on a blue background"
-    )
+    assert describe(pair) == ("a small apple in the top left and a big dog in the top right on a blue background")
     halves = Background(colors=("white", "grey"), axis="y", edge=32)
-    crowd = tuple(
-        Entity(noun="fox", size_name="small", size_px=24, x=x, y=y) for x, y in ((0, 0), (24, 0), (0, 32))
-    )
+    crowd = tuple(Entity(noun="fox", size_name="small", size_px=24, x=x, y=y) for x, y in ((0, 0), (24, 0), (0, 32)))
     assert (
         plain_caption(Scene(height=64, width=64, background=halves, entities=crowd))
         == "three foxes on a white and grey background"
@@ -99,9 +95,7 @@ def check_question(question: str, answer: str, scene: Scene) -> None:
         (entity,) = (e for e in entities if e.noun == where[1])
         assert in_place(entity, scene, answer)
     elif side := re.fullmatch(rf"what is ({'|'.join(PLACES)})", question):
-        centers = [
-            ((e.x + e.size_px / 2) / scene.width, (e.y + e.size_px / 2) / scene.height) for e in entities
-        ]
+        centers = [((e.x + e.size_px / 2) / scene.width, (e.y + e.size_px / 2) / scene.height) for e in entities]
         inside = [
             e.noun
             for e, (x, y) in zip(entities, centers, strict=True)

@@ -70,14 +70,10 @@ def test_objects_lie_inside_on_the_grid_and_apart(config: WorldConfig, seed: int
 
 @settings(max_examples=60, deadline=None)
 @given(config=worlds(), seed=st.integers(0, 2**32), objects=st.integers(1, 4), repeat=st.booleans())
-def test_a_forced_count_is_kept_or_refused(
-    config: WorldConfig, seed: int, objects: int, repeat: bool
-) -> None:
+def test_a_forced_count_is_kept_or_refused(config: WorldConfig, seed: int, objects: int, repeat: bool) -> None:
     canvas = config.canvases[0]
     pitch = -(-config.small // config.align) * config.align
-    room = len(range(0, canvas[0] - config.small + 1, pitch)) * len(
-        range(0, canvas[1] - config.small + 1, pitch)
-    )
+    room = len(range(0, canvas[0] - config.small + 1, pitch)) * len(range(0, canvas[1] - config.small + 1, pitch))
     rng = np.random.default_rng(seed)
     if objects > room:
         with pytest.raises(ConfigError, match=f"{objects} objects do not fit"):

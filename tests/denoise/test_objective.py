@@ -12,9 +12,11 @@ from dimoo.diffusion.corruption import ExactCount
 from dimoo.diffusion.loss import InverseShare, LossTerms, MaskedGroups, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.schedules import Cosine, Linear
 from dimoo.diffusion.times import UniformTimes
-from dimoo.tokenizers.document import Document, join
+from dimoo.tokenizers.document import Document, Target, join
 from dimoo.tokenizers.packing import pack
 
+TEXT = Target(modality="text", kind="text", columns=(0, 20))
+IMAGE = Target(modality="image", kind="image", columns=(20, 36))
 WEIGHTS = [MeanOverMasked(), InverseShare(), ScheduleWeight(schedule=Cosine())]
 
 
@@ -29,12 +31,12 @@ def documents():
         return Document.given(ids(count, (9, 20)))
 
     def words(count):
-        return Document.target(ids(count, (9, 20)), "text", "text")
+        return Document.target(ids(count, (9, 20)), TEXT)
 
     def picture(count):
-        return Document.target(ids(count, (20, 36)), "image", "image")
+        return Document.target(ids(count, (20, 36)), IMAGE)
 
-    padding = Document.target([1] * 4, "text", "padding")
+    padding = Document.target([1] * 4, replace(TEXT, kind="padding"))
     return [
         join([given(3), words(6), padding, given(1)]),
         join([given(5), picture(8), given(1), picture(4)]),
@@ -161,8 +163,10 @@ def test_corruption_touches_targets_only_and_leaves_the_pack(vocabulary):
     assert bool((batch.group[noisy.rows] >= 0).all())
     assert bool((noisy.ids[noisy.rows] == vocabulary.mask).all())
     masked = torch.bincount(noisy.groups.group, minlength=len(batch.targets))
-    wanted = (noisy.groups.sizes * noisy.groups.share).floor().clamp(min=1)
+    assigned = Cosine().share(noisy.groups.progress).masked_fill(noisy.groups.sizes <= 2, 1.0)
+    wanted = (noisy.groups.sizes * assigned).floor().clamp(min=1)
     assert masked.tolist() == wanted.tolist()
+    torch.testing.assert_close(noisy.groups.share, masked / noisy.groups.sizes)
 
 
 @pytest.mark.parametrize(("full_up_to", "full"), [(0, 0), (4, 4), (7, 6)])
@@ -173,7 +177,8 @@ def test_short_targets_are_masked_entirely(vocabulary, full_up_to, full):
     assert int((noisy.groups.share == 1).sum()) == full
     short = noisy.groups.sizes <= full_up_to
     wanted = torch.where(short, 1.0, schedule.share(noisy.groups.progress))
-    torch.testing.assert_close(noisy.groups.share, wanted)
+    counts = (noisy.groups.sizes * wanted).floor().clamp(min=1)
+    torch.testing.assert_close(noisy.groups.share, counts / noisy.groups.sizes)
 
 
 def test_the_same_generator_gives_the_same_masks(vocabulary):

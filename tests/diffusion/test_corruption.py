@@ -52,3 +52,16 @@ def test_short_groups_are_fully_masked():
 def test_groups_without_a_share_are_refused():
     with pytest.raises(DataError, match="group 2 but there are shares for 2"):
         group_sizes(torch.tensor([0, 2, -1]), 2)
+
+
+@pytest.mark.parametrize("corruption", [ExactCount(), Bernoulli(), Bernoulli(at_least_one=False)])
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("given", [0.0, 0.1, 0.6, 1.0])
+def test_the_share_reported_is_the_chance_of_each_position(corruption, size, given):
+    groups = 20_000
+    group = torch.arange(groups).repeat_interleave(size)
+    share = torch.full((groups,), given)
+    result = corruption(torch.zeros_like(group), group, share, MASK, generator(0))
+    chance = float(result.share[0])
+    spread = math.sqrt(max(chance * (1 - chance), 1e-9) / groups)
+    assert (result.masked.view(groups, size).double().mean(0) - chance).abs().max() < 4.5 * spread + 1e-6

@@ -11,6 +11,7 @@ from dimoo.diffusion import build
 from dimoo.diffusion import config as cfg
 from dimoo.diffusion.loss import MaskedGroups
 from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.schedules import Cosine
 
 LOGITS = 2 * torch.randn(300, 40, generator=generator(0, "logits"))
 IDS = torch.randint(40, (300,), generator=generator(0, "ids"))
@@ -29,7 +30,7 @@ def probe_times(config):
 
 def probe_corruption(config):
     group = torch.arange(100) // 10
-    return [build.build_corruption(config)(group, group, torch.full((10,), 0.5), 99, generator(0)).masked]
+    return [build.build_corruption(config)(group, group, torch.full((10,), 0.1), 99, generator(0)).masked]
 
 
 def probe_loss(config):
@@ -40,7 +41,7 @@ def probe_loss(config):
         share=share,
         sizes=torch.tensor([9, 9]),
     )
-    return [build.build_loss_weight(config)(torch.ones(2), groups).mean()]
+    return [build.build_loss_weight(config, Cosine())(torch.ones(2), groups).mean()]
 
 
 def probe_draw(config):
@@ -85,12 +86,12 @@ TABLE = [
     (cfg.TimesConfig, probe_times, {cfg.UniformTimesConfig: ({}, {}), cfg.AntitheticTimesConfig: ({}, {})}),
     (cfg.CorruptionConfig, probe_corruption, {
         cfg.ExactCountConfig: ({}, {}),
-        cfg.BernoulliConfig: ({}, {}),
+        cfg.BernoulliConfig: ({}, {"at_least_one": False}),
     }),
     (cfg.LossWeightConfig, probe_loss, {
         cfg.MeanOverMaskedConfig: ({}, {}),
         cfg.InverseShareConfig: ({}, {"least_share": 0.01}),
-        cfg.ScheduleWeightConfig: ({}, {"schedule": LINEAR, "least_share": 0.01}),
+        cfg.ScheduleWeightConfig: ({}, {"least_share": 0.01}),
     }),
     (cfg.DrawConfig, probe_draw, {
         cfg.GreedyConfig: ({}, {}),

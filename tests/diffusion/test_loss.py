@@ -6,9 +6,10 @@ from torch.nn import functional
 
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
-from dimoo.diffusion.corruption import Bernoulli
+from dimoo.diffusion.corruption import Bernoulli, ExactCount
 from dimoo.diffusion.loss import InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight, chunked_nll
 from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power
+from dimoo.diffusion.times import UniformTimes
 
 GROUPS = MaskedGroups(
     group=torch.tensor([0, 0, 1]),
@@ -106,3 +107,42 @@ def test_low_precision_heads_are_summed_in_float32():
 def test_chunk_must_be_positive():
     with pytest.raises(ConfigError, match="chunk 0"):
         chunked_nll(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), lambda h: h, 0)
+
+
+@pytest.mark.parametrize("corruption", [ExactCount(), Bernoulli(), Bernoulli(at_least_one=False)])
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Power(exponent=2.0)])
+def test_a_loss_of_one_everywhere_weighs_one(corruption, schedule):
+    """Every target token has weight 1 in expectation: within three standard errors, and under ExactCount exactly."""
+    count, size = 20_000, 6
+    progress = UniformTimes().sample(count, generator(1))
+    group = torch.arange(count).repeat_interleave(size)
+    corrupted = corruption(torch.zeros_like(group), group, schedule.share(progress), 1, generator(0))
+    owner = group[corrupted.masked]
+    sizes = torch.full((count,), size)
+    groups = MaskedGroups(group=owner, progress=progress, share=corrupted.share, sizes=sizes)
+    weights = [ScheduleWeight(schedule=schedule, least_share=1e-6)]
+    weights += [InverseShare(least_share=1e-6)] if isinstance(schedule, Linear) else []
+    for weight in weights:
+        each = torch.zeros(count, dtype=torch.float64)
+        nll = torch.ones(len(owner), requires_grad=True)
+        terms = weight(nll, groups)
+        (slopes,) = torch.autograd.grad(terms.total, nll)
+        each.index_add_(0, owner, slopes.double() / size)
+        error = float(each.std()) / count**0.5
+        assert abs(float(terms.mean()) - 1.0) < 3 * error + 1e-5
+        if isinstance(corruption, ExactCount) and isinstance(schedule, Linear):
+            torch.testing.assert_close(each, torch.ones_like(each), atol=1e-5, rtol=0)
+
+
+def test_the_promised_bound_is_that_of_all_orders():
+    """A network that predicts worse the more is masked, nll = k / n: the mean over orders is (n + 1) / 2n."""
+    count, size = 200_000, 4
+    progress = UniformTimes().sample(count, generator(1))
+    group = torch.arange(count).repeat_interleave(size)
+    corruption = Bernoulli(at_least_one=False)
+    corrupted = corruption(torch.zeros_like(group), group, Linear().share(progress), 1, generator(0))
+    owner, masked = group[corrupted.masked], corrupted.masked.view(count, size).sum(1)
+    sizes = torch.full((count,), size)
+    groups = MaskedGroups(group=owner, progress=progress, share=corrupted.share, sizes=sizes)
+    loss = InverseShare(least_share=1e-6)(masked[owner] / size, groups).mean()
+    assert float(loss) == pytest.approx((size + 1) / (2 * size), abs=0.01)

@@ -46,7 +46,10 @@ def scores() -> dict[str, Score]:
 
 def cases() -> list[Case]:
     picture = Image.new("RGB", (16, 16), "red")
-    return [Case(name="count", right=right, picture=picture, words="two <b>apples</b>") for right in (True, False)]
+    return [
+        Case(name="count", right=right, picture=picture, words="two <b>apples</b>", combination="apple on red")
+        for right in (True, False)
+    ]
 
 
 def test_scores_are_written_as_promised(tmp_path: Path) -> None:
@@ -72,8 +75,8 @@ def test_floor_and_ceiling_stand_beside_the_score() -> None:
     rows = score_rows(scores(), cases())
     assert [row[0] for row in rows] == ["count", "questions"]
     assert rows[0][1] == "0.667"
-    assert rows[0][3:] == ("3", "1", "0.000", "1.000")
-    assert rows[1][3:] == ("1", "", "", "")
+    assert rows[0][3:] == ("3", "1", "1", "0.000", "1.000")
+    assert rows[1][3:] == ("1", "", "", "", "")
 
 
 def test_no_grid_where_there_is_no_case(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.model import Backbone
+from dimoo.core.tensors import load_exact
 from dimoo.weights.llada import config_from_llada, llada_rules
-from dimoo.weights.rules import load_exact, to_ours
+from dimoo.weights.rules import to_ours
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,9 +8,7 @@ from dimoo.core.rng import generator
 from dimoo.diffusion.corruption import Bernoulli, ExactCount, group_sizes
 
 MASK = 999
-STREAMS = st.lists(st.integers(-1, 4), max_size=60).map(
-    lambda values: torch.tensor(values, dtype=torch.int64)
-)
+STREAMS = st.lists(st.integers(-1, 4), max_size=60).map(lambda values: torch.tensor(values, dtype=torch.int64))
 SHARES = st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5).map(torch.tensor)
 
 
@@ -47,3 +45,12 @@ def test_exact_counts(group, share, seed):
 def test_share_one_masks_all_targets(group, seed, corruption):
     masked = corruption(torch.zeros_like(group), group, torch.ones(5), MASK, generator(seed)).masked
     assert torch.equal(masked, group >= 0)
+
+
+@settings(deadline=None)
+@given(STREAMS, SHARES, st.integers(0, 99))
+def test_without_at_least_one_the_share_alone_decides(group, share, seed):
+    result = Bernoulli(at_least_one=False)(torch.zeros_like(group), group, share, MASK, generator(seed))
+    keys = torch.rand(len(group), generator=generator(seed))
+    assert torch.equal(result.masked, (group >= 0) & (keys < share[group]))
+    assert torch.equal(result.share, share)

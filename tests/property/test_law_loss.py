@@ -31,9 +31,7 @@ def test_micro_batches_add_up_to_the_whole(weight, count, parts, seed):
         mine = part_of == part
         local = mine.cumsum(0) - 1
         chosen = mine[group]
-        groups = MaskedGroups(
-            group=local[group[chosen]], progress=progress[mine], share=share[mine], sizes=sizes[mine]
-        )
+        groups = MaskedGroups(group=local[group[chosen]], progress=progress[mine], share=share[mine], sizes=sizes[mine])
         terms.append(weight(nll[chosen], groups))
     split = functools.reduce(operator.add, terms)
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_recipes import Tiny, cut
 
-import recipes.tokenizer
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
 from dimoo.tokenizers.image.files import save_image_tokenizer
@@ -23,14 +21,6 @@ def image_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_image_tokenizer(build_image_tokenizer(config, torch.Generator().manual_seed(0)), folder)
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _few_pictures() -> Iterator[None]:
-    """Fit codebooks to a few pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes.tokenizer, "FIT_PICTURES", 16)
-        yield
 
 
 @pytest.fixture

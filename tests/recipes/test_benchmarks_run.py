@@ -49,7 +49,7 @@ def test_logits_are_counted_as_the_head_makes_them() -> None:
 def test_the_benchmark_runs_and_its_parts_add_up(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = tiny("world_base")
+    recipe = tiny("world_base", "accumulate=1")
     monkeypatch.setattr(registry, "RECIPES", {"world_base": lambda: recipe})
     main(["--quick", "--random", "--json", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text())

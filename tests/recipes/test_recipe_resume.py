@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_recipes import MODULES, Tiny, before_step, checkpoint, differences, files
 
 from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
 from recipes.diffusion import DiffusionModule
-from recipes.run import main, run
+from recipes.run import export_run, main, run
 from recipes.steps import StepModule
 
 
@@ -114,7 +116,7 @@ def test_resuming_a_finished_run_trains_no_more_and_exports_the_same(name: str, 
 
 def test_there_must_be_something_to_resume(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("world_base")
-    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from at .*last\.ckpt; start"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*last\.ckpt; start"):
         run(recipe, resume=True)
     assert not Path(recipe.run.folder).exists()
     with monkeypatch.context() as patch:
@@ -161,3 +163,47 @@ def test_the_command_reports_a_broken_off_run(
     assert capsys.readouterr().err.splitlines()[-1] == "error: stopped after step 4 of 7; go on with --resume"
     assert main(["world_base", "--resume"]) == 0
     assert capsys.readouterr().err.replace("\n", "").endswith(f"done: {recipe.run.folder}/world_base")
+
+
+def test_an_unfinished_run_can_be_exported_and_goes_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("world_base", "ema=0.6")
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        export_run(recipe)
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 5, power_cut)
+        with pytest.raises(ConnectionError):
+            run(recipe)
+    folder = export_run(recipe)
+    averaged = checkpoint(folder)["state_dict"]["backbone.embedding.weight"]
+    exported = load_file(folder / "export/model.safetensors")["embedding.weight"]
+    assert torch.equal(exported, averaged.to(exported.dtype))
+    with pytest.raises(ConfigError, match=r"differs .* optimizer\.lr"):
+        export_run(tiny("world_base", "ema=0.6", "optimizer.lr=0.5"))
+    run(tiny("world_base", "ema=0.6", "run.log_every=3", "run.save_every=4", "run.sample_every=9"), resume=True)
+    assert checkpoint(folder)["steps_done"] == 7
+
+
+def test_without_an_average_the_last_weights_are_kept(tiny: Tiny) -> None:
+    state = checkpoint(run(tiny("world_base", "ema=0", "run.steps=2")))
+    assert "current_model_state" not in state
+
+
+def test_sample_pictures_show_the_average_and_training_goes_on_as_it_would(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recipes import pictures
+
+    shown = []
+    original = pictures.samples
+
+    def spy(module: DiffusionModule, examples: Any) -> Any:
+        shown.append(module.backbone.embedding.weight.detach().clone())
+        return original(module, examples)
+
+    plain = checkpoint(run(tiny("world_base", "ema=0.6", "run.steps=2", "run.name=plain")))
+    monkeypatch.setattr(pictures, "samples", spy)
+    seen = checkpoint(run(tiny("world_base", "ema=0.6", "run.steps=2", "run.sample_every=2")))
+    assert len(shown) == 1
+    assert torch.equal(shown[0], seen["state_dict"]["backbone.embedding.weight"])
+    assert not torch.equal(shown[0], seen["current_model_state"]["backbone.embedding.weight"])
+    assert list(differences(plain["current_model_state"], seen["current_model_state"])) == []

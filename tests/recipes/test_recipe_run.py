@@ -24,7 +24,7 @@ from dimoo.core.errors import DataError, TrainingError
 from dimoo.data.build import build_source
 from dimoo.tokenizers.image.files import load_image_tokenizer
 from recipes.callbacks import RunProgress
-from recipes.pictures import SHOWN, UNSEEN_SEED
+from recipes.pictures import SHOWN
 from recipes.run import run
 from recipes.steps import StepModule
 
@@ -69,9 +69,10 @@ def test_a_tokenizer_run_scores_its_reconstructions(tiny: Tiny, capsys: pytest.C
     assert [path.name for path in (folder / "pictures").iterdir()] == ["step0000007.png"]
     (scored,) = [row for row in rows(folder) if row["psnr"]]
     tokenizer = load_image_tokenizer(folder / "export")
-    source = build_source(recipe.source, seed=recipe.run.seed + UNSEEN_SEED, examples=1)
+    first = 7 * 4  # beyond the examples that it was trained on
+    source = build_source(recipe.source, seed=recipe.run.seed, examples=first)
     values = []
-    for index in range(SHOWN):
+    for index in range(first, first + SHOWN):
         image = np.asarray(source.example(index).image) / 255
         pixels = torch.from_numpy(image).permute(2, 0, 1).float()[None]
         made = tokenizer.decode(tokenizer.encode(pixels))
@@ -192,6 +193,8 @@ class Clock:
 class Step(StepModule):
     """A module that only says what it measured."""
 
+    unit = "tokens"
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -206,9 +209,12 @@ def drive(progress: RunProgress, clock: Clock, *, first: int, last: int, seconds
     module.steps_done = first
     progress.on_train_start(trainer, module)
     for step in range(first, last):
+        progress.on_train_batch_start(trainer, module, None, 0)
         clock.now += seconds
         module.steps_done = step + 1
-        module.values = {"loss": 1 / (step + 1), "tokens": 500.0}
+        module.items = 500
+        if module.shown:
+            module.values = {"loss": 1 / (step + 1), "tokens": 500.0}
         progress.on_train_batch_end(trainer, module, None, None, 0)
     progress.on_exception(trainer, module, RuntimeError())
 

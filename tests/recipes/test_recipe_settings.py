@@ -57,6 +57,7 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "tokenizer": ('{"network":{"kind":"patch","width":12}}', LEARNT),
         "objective": ('{"l1":3.0}', LEARNT),
         "discriminator_lr": ("0.1", LEARNT),
+        "fit_pictures": ("40", LEARNT),
     },
     "world_base": {
         **SHARED,
@@ -76,7 +77,7 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "schedule": ('{"kind":"linear"}', LEARNT),
         "times": ('{"kind":"uniform"}', LEARNT),
         "corruption": ('{"kind":"bernoulli"}', LEARNT),
-        "loss_weight": ('{"kind":"inverse_share"}', LEARNT),
+        "loss_weight": ('{"kind":"schedule_weight"}', LEARNT),
         "full_up_to": ("100", LEARNT),
         "accumulate": ("1", LEARNT),
         "slice_loss": ("false", LEARNT),

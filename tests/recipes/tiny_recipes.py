@@ -41,6 +41,7 @@ DIFFUSION = (
     "mixture.caption=0.5",
 )
 TOKENIZER = (
+    "fit_pictures=16",
     "tokenizer.network.width=8",
     'tokenizer.quantizer={"kind":"vq","size":32,"dim":4,"revive_after":2}',
     'objective.adversary={"kind":"hinge","width":4,"depth":1,"start_step":1}',

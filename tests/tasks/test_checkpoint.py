@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from task_cases import all_equal, mixture
 
+from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError
 from dimoo.core.rng import generator
-from dimoo.tasks.assemble import load, save
+from dimoo.tasks.assemble import load, save, with_fingerprints
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
@@ -176,3 +177,54 @@ def test_only_known_image_tokenizers_are_saved(model, tmp_path):
     odd = Dimoo(model.config, backbone=model.backbone, text_tokenizer=model.prompts.text, image_tokenizer=Other())
     with pytest.raises(CheckpointError, match="type Other"):
         save(odd, tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(model, copy, monkeypatch):
+    def broken(*_):
+        raise OSError("disk full")
+
+    (copy / "notes.txt").write_text("mine", encoding="utf-8")
+    before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    monkeypatch.setattr("dimoo.tasks.assemble.save_image_tokenizer", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save(model, copy)
+    assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    monkeypatch.undo()
+    save(model, copy)
+    assert (copy / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert not (copy / "README.md").exists()  # the card was of the old model
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_a_folder_of_other_things_is_left_alone(model, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds other files than a checkpoint"):
+        save(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("what", ["text", "image"])
+def test_another_tokenizer_of_the_same_size_is_refused(model, tmp_path, what):
+    config = with_fingerprints(model.config, model.prompts.text, model.kit.image_tokenizer)
+    parts = {"text_tokenizer": model.prompts.text, "image_tokenizer": model.kit.image_tokenizer}
+    own = Dimoo(config, backbone=model.backbone, **parts)
+    save(own, tmp_path / "own")
+    assert load(tmp_path / "own").config == config
+    edit(tmp_path / "own" / "config.json", **{f"{what}_fingerprint": "abc"})
+    with pytest.raises(CheckpointError, match=rf"the {what} tokenizer has the fingerprint \w+, .* with abc"):
+        load(tmp_path / "own")
+    wrong = Dimoo(config.model_copy(update={f"{what}_fingerprint": "abc"}), backbone=model.backbone, **parts)
+    with pytest.raises(CheckpointError, match="with abc"):
+        save(wrong, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backbone_is_never_allocated_in_another_dtype(saved, monkeypatch):
+    seen = []
+    empty = Backbone.to_empty
+    monkeypatch.setattr(
+        Backbone, "to_empty", lambda self, **kw: seen.append({p.dtype for p in self.parameters()}) or empty(self, **kw)
+    )
+    load(saved, dtype=torch.bfloat16)
+    assert seen == [{torch.bfloat16}]

@@ -64,7 +64,7 @@ def test_a_stream_can_be_left_early(model):
     stream = model.stream([GenerateRequest(prompt="a red apple", height=16, width=24)])
     assert passes == []
     states = [next(stream), next(stream)]
-    stream.close()
+    del stream
     hook.remove()
     assert len(passes) == 2
     assert [state.step for state in states] == [1, 2]

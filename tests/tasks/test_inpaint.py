@@ -108,3 +108,17 @@ def test_bad_requests(model, size, mask, message):
 def test_too_long_a_prompt(model, original, mask):
     with pytest.raises(RequestError, match="more than the 64"):
         model.inpaint(original, mask, "cat " * 100)
+
+
+def test_image_and_mask_get_the_same_turn(model, original, mask):
+    """A photo that is stored lying down: the mask is painted on it as it is stored."""
+    stored, painted = original.rotate(90, expand=True), mask.rotate(90, expand=True)
+    stored.getexif()[0x0112] = 6  # to be turned a quarter clockwise
+    assert stored.size == painted.size == original.size[::-1]
+    assert equal(model.inpaint(stored, painted, "a"), model.inpaint(original, mask, "a"))
+
+
+def test_what_is_transparent_in_a_mask_is_kept(model, original, mask):
+    clear = Image.new("RGBA", original.size, (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), REGION)
+    assert equal(model.inpaint(original, clear, "a"), model.inpaint(original, mask, "a"))

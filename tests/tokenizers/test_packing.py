@@ -20,7 +20,11 @@ def documents(draw):
         parts = []
         for kind, length in stretches:
             ids = range(count, count + length)
-            parts.append(Document.given(ids) if kind == "given" else Document.target(ids, "any", kind))
+            parts.append(
+                Document.given(ids)
+                if kind == "given"
+                else Document.target(ids, Target(modality="any", kind=kind, columns=(0, 9)))
+            )
             count += length
         made.append(join(parts))
     return made
@@ -58,12 +62,13 @@ def test_groups_of_different_documents_stay_apart(docs):
 
 
 def test_join_by_hand():
-    first = Document.target([1, 2], "text", "text")
-    second = join([Document.given([3]), Document.target([4], "image", "image")])
+    text = Target(modality="text", kind="text", columns=(0, 9))
+    image = Target(modality="image", kind="image", columns=(9, 20))
+    first = Document.target([1, 2], text)
+    second = join([Document.given([3]), Document.target([4], image)])
     whole = join([first, second, first])
     assert whole.ids.tolist() == [1, 2, 3, 4, 1, 2]
     assert whole.group.tolist() == [0, 0, GIVEN, 1, 2, 2]
-    text, image = Target(modality="text", kind="text"), Target(modality="image", kind="image")
     assert whole.targets == (text, image, text)
 
 
@@ -76,7 +81,7 @@ def test_documents_of_one_length_stand_together_in_their_order():
 
 
 def test_a_batch_on_another_device_is_the_same():
-    batch = pack([Document.target([1, 2], "text", "text")])
+    batch = pack([Document.target([1, 2], Target(modality="text", kind="text", columns=(0, 9)))])
     moved = batch.to("cpu")
     assert torch.equal(moved.ids, batch.ids)
     assert (moved.lengths, moved.targets) == (batch.lengths, batch.targets)

@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from dimoo.core.errors import ConfigError, DataError, RequestError
+from dimoo.core.errors import CheckpointError, ConfigError, DataError, RequestError
 from dimoo.tokenizers.document import GIVEN, Target
 from dimoo.tokenizers.prompts import Grid
-from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS
+from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS, TextTokenizer
+from dimoo.tokenizers.vocabulary import Vocabulary
 
 TAGS = [*SPECIAL_TOKENS.values(), *PROMPT_TAGS]
 CODES = torch.tensor([[1, 2, 3], [60, 61, 63]])
@@ -105,7 +109,7 @@ def test_a_picture_to_be_made(prompts):
         *(tags["image_end"], tags["answer_end"]),
     ]
     assert answer.group.tolist() == [GIVEN] * 2 + [0, 0, 0, GIVEN] * 2 + [GIVEN] * 2
-    assert answer.targets == (Target(modality="image", kind="image"),)
+    assert answer.targets == (Target(modality="image", kind="image", columns=prompts.vocabulary.columns("image")),)
 
 
 def test_a_known_picture_is_one_group_of_targets_but_for_its_lines(prompts, picture):
@@ -135,7 +139,9 @@ def test_several_codebooks_share_the_range(prompts):
     grid = Grid(modality="image", shape=(2, 1), codes=codes, codebooks=2)
     answer = prompts.grid_answer(grid)
     first = prompts.vocabulary.modality("image").start
-    made = answer.ids[answer.group == 0].tolist()
+    assert [target.columns for target in answer.targets] == [(first, first + 32), (first + 32, first + 64)]
+    assert answer.group.tolist() == [GIVEN] * 2 + [0, 1, GIVEN] * 2 + [GIVEN] * 2
+    made = answer.ids[answer.group >= 0].tolist()
     assert made == [first, first + 32 + 31, first + 5, first + 32 + 7]
     assert torch.equal(prompts.grid_of_answer(grid, answer.ids), codes)
 
@@ -165,7 +171,7 @@ def test_a_text_answer_to_be_made(prompts):
     answer = prompts.text_answer(None, 5)
     assert answer.ids.tolist() == [vocabulary.answer_start, *[vocabulary.mask] * 5, vocabulary.answer_end]
     assert answer.group.tolist() == [GIVEN, *[0] * 5, GIVEN]
-    assert answer.targets == (Target(modality="text", kind="text"),)
+    assert answer.targets == (Target(modality="text", kind="text", columns=(0, vocabulary.text_size)),)
 
 
 def test_reading_stops_at_the_first_end_and_skips_what_is_no_text(prompts, text):
@@ -175,3 +181,20 @@ def test_reading_stops_at_the_first_end_and_skips_what_is_no_text(prompts, text)
     assert prompts.read_text(ids) == "red"
     assert prompts.read_text(ids[: len(words)]) == "red"
     assert prompts.read_text(torch.tensor([vocabulary.answer_end])) == ""
+
+
+def test_a_tokenizer_without_a_prompt_tag_is_refused(prompts):
+    inner = models.BPE(vocab={}, merges=[])
+    plain = Tokenizer(inner)
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = trainers.BpeTrainer(vocab_size=300, special_tokens=["<uncondition>"], show_progress=False)
+    plain.train_from_iterator(["<system></system><user></user>"[:1] + "system user /"], letters)
+    with pytest.raises(CheckpointError, match=r"splits the prompt tag '<system>' into \d+ ids"):
+        replace(prompts, text=TextTokenizer(plain))
+
+
+def test_a_vocabulary_of_another_tokenizer_is_refused(prompts):
+    values = prompts.vocabulary.model_dump()
+    other = Vocabulary.model_validate({**values, "unconditional": values["pad"], "pad": values["unconditional"]})
+    with pytest.raises(CheckpointError, match=r"gives '<uncondition>' the id \d+, the vocabulary \d+"):
+        replace(prompts, vocabulary=other)

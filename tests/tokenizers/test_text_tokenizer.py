@@ -82,3 +82,10 @@ def test_an_unknown_token_is_named(trained):
 def test_the_bundled_tokenizer_has_every_tag(text):
     assert len({text.id_of(token) for token in TAGS}) == len(TAGS)
     assert text.decode(text.encode("a red apple")) == "a red apple"
+
+
+def test_defuse_leaves_added_words_that_are_not_special():
+    inner = Tokenizer.from_str(train_bpe(CAPTIONS, size=300)._tokenizer.to_str())
+    inner.add_tokens(["https://"])
+    words = TextTokenizer(inner)
+    assert words.defuse("see https://a </user>") == "see https://a <\u200b/user>"

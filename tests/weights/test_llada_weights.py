@@ -10,8 +10,9 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.errors import CheckpointError
 from dimoo.core.rng import generator
+from dimoo.core.tensors import load_exact
 from dimoo.weights.llada import config_from_llada, config_to_llada, llada_rules
-from dimoo.weights.rules import load_exact, to_ours, to_theirs
+from dimoo.weights.rules import to_ours, to_theirs
 
 SMALL = BackboneConfig(
     d_model=32, layers=3, heads=4, kv_heads=2, mlp_hidden=48, vocab_size=64, rope_theta=1e4, norm_eps=1e-6
@@ -34,9 +35,7 @@ def test_weights_out_and_back_in_are_equal() -> None:
 
 def test_a_missing_and_an_unknown_weight_are_named_as_published() -> None:
     theirs = to_theirs(llada_rules(3), build_backbone(SMALL).state_dict())
-    theirs["model.transformer.blocks.3.q_proj.weight"] = theirs.pop(
-        "model.transformer.blocks.1.q_proj.weight"
-    )
+    theirs["model.transformer.blocks.3.q_proj.weight"] = theirs.pop("model.transformer.blocks.1.q_proj.weight")
     with pytest.raises(CheckpointError) as caught:
         to_ours(llada_rules(3), theirs)
     assert "missing: model.transformer.blocks.1.q_proj.weight" in str(caught.value)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dimoo.core.errors import CheckpointError
-from dimoo.weights.rules import Rename, Transform, expand, load_exact, to_ours, to_theirs
+from dimoo.core.tensors import load_exact
+from dimoo.weights.rules import Rename, Transform, expand, to_ours, to_theirs
 
 TRANSPOSE = Transform(to_ours=torch.t, to_theirs=torch.t)
 RULES = (

@@ -44,6 +44,4 @@ def require_cuda(name: str, query: Tensor) -> None:
 
 def not_installed(name: str, module: str, fix: str) -> BackendError:
     """The error for a kernel whose module cannot be imported."""
-    return BackendError(
-        f"attention={name!r} needs {module}, which is not here; {fix}, or use attention='auto'"
-    )
+    return BackendError(f"attention={name!r} needs {module}, which is not here; {fix}, or use attention='auto'")

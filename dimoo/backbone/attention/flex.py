@@ -48,9 +48,7 @@ def block_mask(layout: PackedLayout) -> Any:
         del batch, head
         return query_of[query] == key_of[key]
 
-    return create_block_mask(
-        same_sequence, None, None, layout.queries, layout.keys, device=layout.positions.device
-    )
+    return create_block_mask(same_sequence, None, None, layout.queries, layout.keys, device=layout.positions.device)
 
 
 def sequence_ids(bounds: Tensor) -> Tensor:

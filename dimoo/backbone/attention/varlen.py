@@ -22,8 +22,7 @@ class VarlenAttention:
         require_cuda("varlen", query)
         if query.dtype not in (torch.bfloat16, torch.float16):
             raise BackendError(
-                f"attention='varlen' computes in bf16 or fp16, not {query.dtype}; "
-                "use autocast or attention='auto'"
+                f"attention='varlen' computes in bf16 or fp16, not {query.dtype}; use autocast or attention='auto'"
             )
         try:
             from torch.nn.attention.varlen import varlen_attn

@@ -34,8 +34,7 @@ def lexicon() -> Mapping[str, Noun]:
     """All nouns of the atlas by name, in the order of their cells."""
     rows = _index()["nouns"]
     nouns = (
-        Noun(name=row["noun"], plural=row["plural"], article=row["article"], cell=cell)
-        for cell, row in enumerate(rows)
+        Noun(name=row["noun"], plural=row["plural"], article=row["article"], cell=cell) for cell, row in enumerate(rows)
     )
     return MappingProxyType({noun.name: noun for noun in nouns})
 
@@ -64,9 +63,7 @@ def sprite(noun: str, size: int) -> NDArray[np.float32]:
     # Premultiplied before scaling, so that the colour of transparent pixels cannot bleed in; the Hamming
     # filter has no negative lobes, so that colour never exceeds alpha.
     small = picture.convert("RGBa").resize((size, size), Image.Resampling.HAMMING)
-    pixels = np.stack([np.asarray(plane) for plane in small.split()], axis=-1).astype(
-        np.float32
-    ) / np.float32(255)
+    pixels = np.stack([np.asarray(plane) for plane in small.split()], axis=-1).astype(np.float32) / np.float32(255)
     pixels.setflags(write=False)
     return pixels
 

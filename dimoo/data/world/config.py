@@ -104,15 +104,9 @@ class WorldConfig(StrictConfig):
             raise ValueError(f"canvas_weights={self.canvas_weights} do not fit {len(self.canvases)} canvases")
         for canvas in self.canvases:
             if any(side % self.align or not 32 <= side <= 128 for side in canvas):
-                raise ValueError(
-                    f"canvas {canvas}: sides must be 32..128 and multiples of align={self.align}"
-                )
+                raise ValueError(f"canvas {canvas}: sides must be 32..128 and multiples of align={self.align}")
             if self.two_tone > 0 and self.align in canvas:
-                raise ValueError(
-                    f"canvas {canvas} has no inner edge at align={self.align}; set two_tone to 0"
-                )
+                raise ValueError(f"canvas {canvas} has no inner edge at align={self.align}; set two_tone to 0")
             room = self.capacity(canvas, self.small)
             if not any(self.object_counts[:room]):
-                raise ValueError(
-                    f"canvas {canvas} holds {room} objects of small={self.small} px, object_counts more"
-                )
+                raise ValueError(f"canvas {canvas} holds {room} objects of small={self.small} px, object_counts more")

@@ -27,9 +27,7 @@ def held_out_color(noun: str, color: str, share: float) -> bool:
 
 def unseen_colors(scene: Scene, share: float) -> bool:
     """Whether some object is on a background colour held out for its noun."""
-    return any(
-        held_out_color(e.noun, color, share) for e in scene.entities for color in scene.background.colors
-    )
+    return any(held_out_color(e.noun, color, share) for e in scene.entities for color in scene.background.colors)
 
 
 def unseen_relations(scene: Scene, share: float) -> bool:

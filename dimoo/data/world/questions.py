@@ -28,9 +28,7 @@ class QA:
     answer: str
 
 
-def questions(
-    scene: Scene, rng: np.random.Generator, *, nouns: Sequence[str] | None = None
-) -> tuple[QA, ...]:
+def questions(scene: Scene, rng: np.random.Generator, *, nouns: Sequence[str] | None = None) -> tuple[QA, ...]:
     """One question of each kind that this scene allows, in random order.
 
     Args:

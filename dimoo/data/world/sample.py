@@ -57,9 +57,7 @@ def sample_scene(
     objects = _count(config, rng, canvas, objects)
     repeat = objects == 1 or (rng.random() < config.repeat_share if repeat is None else repeat)
     if not repeat and objects > config.nouns:
-        raise ConfigError(
-            f"{objects} different objects cannot be drawn from nouns={config.nouns}; raise nouns"
-        )
+        raise ConfigError(f"{objects} different objects cannot be drawn from nouns={config.nouns}; raise nouns")
     for _ in range(TRIES):
         scene = _draw_scene(config, rng, canvas, objects, repeat)
         if split == "any" or (split == "heldout") == _unseen(scene, config.holdout, split):
@@ -86,9 +84,7 @@ def _count(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, object
     return count
 
 
-def _draw_scene(
-    config: WorldConfig, rng: np.random.Generator, canvas: Canvas, objects: int, repeat: bool
-) -> Scene:
+def _draw_scene(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, objects: int, repeat: bool) -> Scene:
     words = config.words
     nouns = [words[below(rng, len(words))]] * objects if repeat else distinct(rng, words, objects)
     background = _draw_background(config, rng, canvas)
@@ -117,14 +113,10 @@ def _draw_background(config: WorldConfig, rng: np.random.Generator, canvas: Canv
     axis: Literal["x", "y"] = "x" if rng.random() < 0.5 else "y"
     side = canvas[1] if axis == "x" else canvas[0]
     edges = [e for e in range(config.align, side, config.align) if side <= 4 * e <= 3 * side]
-    return Background(
-        colors=tuple(distinct(rng, config.colors, 2)), axis=axis, edge=edges[below(rng, len(edges))]
-    )
+    return Background(colors=tuple(distinct(rng, config.colors, 2)), axis=axis, edge=edges[below(rng, len(edges))])
 
 
-def _place(
-    config: WorldConfig, rng: np.random.Generator, canvas: Canvas, nouns: Sequence[str]
-) -> tuple[Entity, ...]:
+def _place(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, nouns: Sequence[str]) -> tuple[Entity, ...]:
     """Free places on the grid; where objects keep colliding, places of a regular arrangement."""
     fits = config.capacity(canvas, config.big) >= 1
     sizes = ["big" if fits and rng.random() < config.big_share else "small" for _ in nouns]
@@ -140,9 +132,7 @@ def _place(
 
 def _anywhere(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, noun: str, size: str) -> Entity:
     side = config.sizes[size]
-    x, y = (
-        below(rng, (length - side) // config.align + 1) * config.align for length in (canvas[1], canvas[0])
-    )
+    x, y = (below(rng, (length - side) // config.align + 1) * config.align for length in (canvas[1], canvas[0]))
     return Entity(noun=noun, size_name=size, size_px=side, x=x, y=y)
 
 

@@ -25,8 +25,10 @@ def prompts(
 ) -> tuple[tuple[str, Scene], ...]:
     """`n` held-out scenes with a caption that says all that is scored.
 
-    "one": the noun and the background, in any of the words that training uses. "two": two nouns in a clear relation and the background, "count": how
-    many of one noun and the background. "place", "size": as "one", with the place or the size of the object.
+    "one": the noun and the background, in any of the words that training uses. "two": two nouns in a clear relation and
+    the background. "count": how many of one noun and the background. "place", "size": as "one", with the place or the
+    size of the object.
+
     Captions do not repeat as long as new ones turn up.
 
     Raises:
@@ -42,9 +44,7 @@ def prompts(
         if text is None:
             unclear += 1
             if unclear > TRIES:
-                raise ConfigError(
-                    f"found no scene for prompts of kind {kind!r} in {TRIES} tries; allow more objects"
-                )
+                raise ConfigError(f"found no scene for prompts of kind {kind!r} in {TRIES} tries; allow more objects")
         elif text in said and repeated < REPEATS:
             repeated += 1
         else:
@@ -64,8 +64,7 @@ def qa_suite(
     """
     rng = np.random.default_rng([seed, len(PROMPT_KINDS)])
     return tuple(
-        _question(config, kinds[i % len(kinds)], rng, canvas, "yes" if i // len(kinds) % 2 else "no")
-        for i in range(n)
+        _question(config, kinds[i % len(kinds)], rng, canvas, "yes" if i // len(kinds) % 2 else "no") for i in range(n)
     )
 
 
@@ -111,6 +110,4 @@ def _question(
             choices = [qa for qa in choices if qa.answer == wanted]
         if choices:
             return scene, choices[int(rng.integers(len(choices)))]
-    raise ConfigError(
-        f"no question of kind {kind!r} in {TRIES} scenes; allow more objects or leave the kind out"
-    )
+    raise ConfigError(f"no question of kind {kind!r} in {TRIES} scenes; allow more objects or leave the kind out")

@@ -38,6 +38,13 @@ class Quantizer(Protocol):
     def dim(self) -> int:
         """Channels C of the latents."""
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Names of the buffers that only training needs; files of finished tokenizers do without."""
+
+    def restart_statistics(self) -> None:
+        """Set those buffers as if training began with the present codebook."""
+
     def __call__(self, latents: Tensor) -> Quantized:
         """Quantize latents [B, C, h, w]."""
 

@@ -45,6 +45,15 @@ def build_image_tokenizer(config: ImageTokenizerConfig, generator: torch.Generat
     return tokenizer
 
 
+def empty_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
+    """Make a tokenizer whose weights are not set, at no cost: fill them with `load_exact`."""
+    with torch.random.fork_rng(devices=[]):
+        quantizer = build_quantizer(config.quantizer)
+    with torch.device("meta"):
+        network = build_network(config.network, quantizer.dim)
+    return ImageTokenizer(config=config, network=network.to_empty(device="cpu"), quantizer=quantizer)
+
+
 def build_quantizer(config: QuantizerConfig) -> VectorQuantizer | FiniteScalarQuantizer:
     """Make a quantizer."""
     match config:

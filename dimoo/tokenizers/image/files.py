@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from dimoo.core.errors import CheckpointError, ConfigError
-from dimoo.tokenizers.image.build import build_image_tokenizer
+from dimoo.core.tensors import load_exact, read_tensors
+from dimoo.tokenizers.image.build import empty_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 
@@ -18,9 +17,12 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def save_image_tokenizer(tokenizer: ImageTokenizer, folder: Path) -> None:
-    """Write config and weights, in their present precision, into `folder` (made where it is absent)."""
+    """Write config and weights, in their present precision, into `folder` (made where it is absent).
+
+    The statistics of a codebook's training are left out; a training run keeps them in its checkpoint.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.weights().items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     tokenizer.config.save(folder / CONFIG_FILE)
 
@@ -28,19 +30,20 @@ def save_image_tokenizer(tokenizer: ImageTokenizer, folder: Path) -> None:
 def load_image_tokenizer(folder: Path) -> ImageTokenizer:
     """Read what `save_image_tokenizer` wrote; weights of any float type become fp32.
 
+    Statistics of training, which older files hold, are not read: should it be trained further, they start anew.
+
     Raises:
         CheckpointError: a file is missing or corrupt, or the weights do not fit the config exactly.
     """
     try:
-        config = ImageTokenizerConfig.load(folder / CONFIG_FILE)
-        tensors = load_file(folder / WEIGHTS_FILE)
-        # Every weight is replaced below, so this seed has no influence on the result.
-        tokenizer = build_image_tokenizer(config, torch.Generator().manual_seed(0))
-        tokenizer.load_state_dict(tensors)
+        tokenizer = empty_image_tokenizer(ImageTokenizerConfig.load(folder / CONFIG_FILE))
     except ConfigError as error:
         raise CheckpointError(f"no image tokenizer in {folder}: {error}") from error
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS_FILE}: {error}") from error
-    except RuntimeError as error:
+    tensors, wanted = read_tensors(folder / WEIGHTS_FILE), tokenizer.weights()
+    statistics = {name: tensor for name, tensor in tokenizer.state_dict().items() if name not in wanted}
+    try:
+        load_exact(tokenizer, {**tensors, **statistics})
+    except CheckpointError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {error}") from error
+    tokenizer.quantizer.restart_statistics()
     return tokenizer.eval()

@@ -46,6 +46,14 @@ class FiniteScalarQuantizer(nn.Module):
         """Channels of the latents: one per entry of levels."""
         return len(self._levels)
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """None: the values are fixed."""
+        return frozenset()
+
+    def restart_statistics(self) -> None:
+        """Do nothing: there are none."""
+
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize latents [B, C, h, w]; there is no loss."""
         bounded = latents.float().tanh()

@@ -83,9 +83,7 @@ class ReconstructionLoss:
 class Adversary(Protocol):
     """The adversarial half of the objective."""
 
-    def generator_parts(
-        self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor
-    ) -> dict[str, Tensor]:
+    def generator_parts(self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor) -> dict[str, Tensor]:
         """What the tokenizer minimises besides `base`, its reconstruction loss."""
 
     def discriminator_parts(self, made: Tensor, wanted: Tensor, *, step: int) -> dict[str, Tensor]:
@@ -99,9 +97,7 @@ class Adversary(Protocol):
 class NoAdversary:
     """Reconstruction alone."""
 
-    def generator_parts(
-        self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor
-    ) -> dict[str, Tensor]:
+    def generator_parts(self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor) -> dict[str, Tensor]:
         """No part."""
         del made, base, step, last_weight
         return {}
@@ -132,9 +128,7 @@ class HingeAdversary:
     start_step: int = 0
     adaptive: bool = True
 
-    def generator_parts(
-        self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor
-    ) -> dict[str, Tensor]:
+    def generator_parts(self, made: Tensor, *, base: Tensor, step: int, last_weight: Tensor) -> dict[str, Tensor]:
         """The part "adversary", or none before `start_step`."""
         if step < self.start_step:
             return {}

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dimoo.core.errors import RequestError
+from dimoo.core.pictures import as_rgb
 
 CENTRE = (0.5, 0.5)
 
@@ -62,9 +63,7 @@ def bucket_for(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple
     return max(sizes, key=fit)
 
 
-def cover_crop(
-    image: Image.Image, size: tuple[int, int], anchor: tuple[float, float] = CENTRE
-) -> Image.Image:
+def cover_crop(image: Image.Image, size: tuple[int, int], anchor: tuple[float, float] = CENTRE) -> Image.Image:
     """Scale (bicubic, one resampling) to cover `size` (H, W) without distortion and crop what sticks out.
 
     Args:
@@ -80,17 +79,6 @@ def cover_crop(
     height, width = size
     down, across = anchor
     return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, centering=(across, down))
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Turn upright by its EXIF tag and lay transparency over white; the input is not changed."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "RGB":
-        return upright
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return upright.convert("RGB")
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:

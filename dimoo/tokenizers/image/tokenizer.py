@@ -66,10 +66,15 @@ class ImageTokenizer(nn.Module):
     def fingerprint(self) -> str:
         """A digest of config and weights, the same on every device; computed anew at each call."""
         digest = hashlib.blake2b(self.config.model_dump_json().encode(), digest_size=16)
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted(self.weights().items()):
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What `encode` and `decode` need: the state without the statistics that training keeps."""
+        left_out = {f"quantizer.{name}" for name in self.quantizer.statistics}
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in left_out}
 
     def grid_for(self, size: tuple[int, ...]) -> tuple[int, int]:
         """The code grid (h, w) of a picture of size (H, W).
@@ -83,14 +88,12 @@ class ImageTokenizer(nn.Module):
         height, width = size
         if any(side < 1 or side % factor for side in size):
             near = tuple(max(1, int(side / factor + 0.5)) * factor for side in size)
-            raise RequestError(
-                f"image size {size} is not a multiple of {factor}; the nearest that is: {near}"
-            )
+            raise RequestError(f"image size {size} is not a multiple of {factor}; the nearest that is: {near}")
         return (height // factor, width // factor)
 
     @torch.no_grad()
     def encode(self, media: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W], floats in [0, 1] -> codes int64 [B, h, w].
+        """Pictures [B, 3, H, W], floats in [0, 1] on any device -> codes int64 [B, h, w] on the tokenizer's device.
 
         Raises:
             RequestError: not a float batch of RGB pictures, or a size that `grid_for` refuses.
@@ -100,12 +103,13 @@ class ImageTokenizer(nn.Module):
                 f"pictures must be floats [B, 3, H, W] in [0, 1], not {media.dtype} {tuple(media.shape)}"
             )
         self.grid_for(tuple(media.shape[2:]))
-        latents = self.network.encode(media.to(self.network.last_weight.dtype))
+        weight = self.network.last_weight
+        latents = self.network.encode(media.to(weight.device, weight.dtype))
         return self.quantizer(latents).codes
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, h, w] -> pictures [B, 3, H, W] in [0, 1].
+        """Codes int64 [B, h, w] on any device -> pictures [B, 3, H, W] in [0, 1] on the tokenizer's device.
 
         Raises:
             RequestError: not a batch of grids, or a code outside the codebook.
@@ -115,13 +119,12 @@ class ImageTokenizer(nn.Module):
         low, high = (int(bound) for bound in torch.aminmax(codes))
         if low < 0 or high >= self.codebook_size:
             raise RequestError(f"codes {low}..{high} are not all in 0..{self.codebook_size - 1}")
-        latents = self.quantizer.lookup(codes).to(self.network.last_weight.dtype)
+        weight = self.network.last_weight
+        latents = self.quantizer.lookup(codes.to(weight.device)).to(weight.dtype)
         return self.network.decode(latents).clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Reconstruction:
         """Encode, quantize and decode pictures [B, 3, H, W] with gradients; changes no state."""
         latents = self.network.encode(pixels)
         quantized = self.quantizer(latents)
-        return Reconstruction(
-            pixels=self.network.decode(quantized.latents), latents=latents, quantized=quantized
-        )
+        return Reconstruction(pixels=self.network.decode(quantized.latents), latents=latents, quantized=quantized)

@@ -47,7 +47,7 @@ class VectorQuantizer(nn.Module):
         if revive_after is not None:
             self.register_buffer("idle", torch.empty(size, dtype=torch.int64))
         nn.init.uniform_(self.codebook, -1 / size, 1 / size)
-        self._restart_statistics()
+        self.restart_statistics()
 
     @property
     def codebook_size(self) -> int:
@@ -58,6 +58,20 @@ class VectorQuantizer(nn.Module):
     def dim(self) -> int:
         """Channels of the latents."""
         return self.codebook.shape[1]
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """The moving averages, and for how many updates each code has not been chosen."""
+        return frozenset(name for name, _ in self.named_buffers())
+
+    @torch.no_grad()
+    def restart_statistics(self) -> None:
+        """Every code counts as chosen once, just now, by a latent equal to it."""
+        if self.ema_decay is not None:
+            self.mass.fill_(1)
+            self.sums.copy_(self.codebook)
+        if self.revive_after is not None:
+            self.idle.zero_()
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize latents [B, C, h, w]; changes no state."""
@@ -79,7 +93,7 @@ class VectorQuantizer(nn.Module):
         """Draw the codebook from U(-1/K, 1/K) and forget the statistics."""
         bound = 1 / self.codebook_size
         self.codebook.uniform_(-bound, bound, generator=generator)
-        self._restart_statistics()
+        self.restart_statistics()
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator) -> None:
@@ -89,7 +103,7 @@ class VectorQuantizer(nn.Module):
         """
         distinct = torch.unique(to_rows(latents), dim=0)
         self.codebook.copy_(k_means(distinct, self.codebook_size, generator))
-        self._restart_statistics()
+        self.restart_statistics()
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor, generator: torch.Generator) -> int:
@@ -117,11 +131,3 @@ class VectorQuantizer(nn.Module):
             self.mass[dead] = 1
             self.sums[dead] = fresh
         return len(dead)
-
-    @torch.no_grad()
-    def _restart_statistics(self) -> None:
-        if self.ema_decay is not None:
-            self.mass.fill_(1)
-            self.sums.copy_(self.codebook)
-        if self.revive_after is not None:
-            self.idle.zero_()

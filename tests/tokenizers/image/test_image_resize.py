@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dimoo.core.errors import RequestError
+from dimoo.core.pictures import as_rgb
 from dimoo.core.rng import generator
-from dimoo.tokenizers.image.resize import as_rgb, bucket_for, buckets, cover_crop, to_images, to_pixels
+from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop, to_images, to_pixels
 
 
 def test_bucket_counts_of_the_release() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from dimoo.core.errors import CheckpointError, ConfigError, RequestError
 from dimoo.core.rng import generator
 from dimoo.tokenizers.base import Tokenizer
+from dimoo.tokenizers.image.base import Quantized
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
 from dimoo.tokenizers.image.config import (
     AmusedNetworkConfig,
@@ -225,9 +226,7 @@ def test_sixty_steps_overfit_a_few_pictures(quantizer: QuantizerConfig) -> None:
     errors = []
     for step in range(60):
         made = tokenizer(pixels)
-        losses = objective.generator_losses(
-            made, pixels, step=step, last_weight=tokenizer.network.last_weight
-        )
+        losses = objective.generator_losses(made, pixels, step=step, last_weight=tokenizer.network.last_weight)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
@@ -236,3 +235,39 @@ def test_sixty_steps_overfit_a_few_pictures(quantizer: QuantizerConfig) -> None:
     assert errors[-1] < 0.15 * errors[0]
     final = (tokenizer.decode(tokenizer.encode(pixels)) - pixels).square().mean().item()
     assert final < 0.15 * errors[0]
+
+
+def test_input_goes_to_where_the_tokenizer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_image_tokenizer(_config(quantizer=VQ), generator(0)).to("meta")
+    encode = tokenizer.network.encode
+    monkeypatch.setattr(tokenizer.network, "encode", lambda pixels: encode(pixels) if pixels.is_meta else None)
+    # The search for the nearest code does not run on this device.
+    monkeypatch.setattr(
+        type(tokenizer.quantizer), "forward", lambda _, latents: Quantized(latents=latents, codes=latents, losses={})
+    )
+    assert tokenizer.encode(_pixels(8, 8)).is_meta
+    assert tokenizer.decode(torch.zeros(1, 2, 2, dtype=torch.int64)).is_meta
+
+
+def test_statistics_of_training_are_not_in_files_and_start_anew(tmp_path: Path) -> None:
+    tokenizer = build_image_tokenizer(_config(quantizer=VQ), generator(0))
+    made = tokenizer(_pixels(8, 8))
+    tokenizer.quantizer.update(made.latents.detach(), made.quantized.codes, generator(1))
+    save_image_tokenizer(tokenizer, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    assert tokenizer.state_dict().keys() - tensors.keys() == {f"quantizer.{n}" for n in ("mass", "sums", "idle")}
+    again = load_image_tokenizer(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint
+    state = again.state_dict()
+    assert torch.equal(state["quantizer.sums"], state["quantizer.codebook"])
+    assert (state["quantizer.mass"] == 1).all()
+    assert (state["quantizer.idle"] == 0).all()
+    save_file({name: tensor.contiguous() for name, tensor in tokenizer.state_dict().items()}, tmp_path / WEIGHTS_FILE)
+    assert load_image_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint  # files of before
+
+
+def test_loading_draws_no_random_number(tmp_path: Path) -> None:
+    save_image_tokenizer(build_image_tokenizer(_config(quantizer=VQ), generator(0)), tmp_path)
+    before = torch.get_rng_state()
+    load_image_tokenizer(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)

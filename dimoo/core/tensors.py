@@ -1,0 +1,64 @@
+"""Tensors from safetensors files, and into modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dimoo.core.errors import CheckpointError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, by name.
+
+    Raises:
+        CheckpointError: the file is missing or corrupt.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is corrupt or no safetensors file: {error}; download or copy it again"
+        ) from error
+
+
+def load_exact(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module's parameters and buffers (cast to their dtype and device), all or nothing.
+
+    Raises:
+        CheckpointError: lists every missing name, unknown name and wrong shape, or says that the module is on
+            the meta device, where there is nothing to copy into. The module is then unchanged.
+    """
+    own = module.state_dict()
+    problems = [f"missing: {name}" for name in own if name not in tensors]
+    problems += [f"unknown: {name}" for name in tensors if name not in own]
+    problems += [
+        f"wrong shape: {name} is {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    raise_all(problems)
+    if any(tensor.is_meta for tensor in own.values()):
+        raise CheckpointError("the model is on the meta device; call model.to_empty(device=...) before loading")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one error that lists all problems, where there are some.
+
+    Raises:
+        CheckpointError: there are.
+    """
+    if problems:
+        raise CheckpointError(
+            f"the tensors do not fit ({len(problems)} problems); nothing was loaded:\n  " + "\n  ".join(problems)
+        )
