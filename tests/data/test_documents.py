@@ -159,6 +159,7 @@ class Counting:
     """The tokenizer, with a list of the batches that it was given."""
 
     modality = "image"
+    codebooks = 1
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []

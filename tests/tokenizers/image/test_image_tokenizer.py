@@ -24,6 +24,7 @@ from dimoo.tokenizers.image.config import (
     VectorQuantizerConfig,
 )
 from dimoo.tokenizers.image.files import CONFIG_FILE, WEIGHTS_FILE, load_image_tokenizer, save_image_tokenizer
+from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 
 PATCH = PatchNetworkConfig(patch=4, width=16, encoder_blocks=1, decoder_blocks=1)
 AMUSED = AmusedNetworkConfig(channels=(8, 16, 16), blocks=1, latent_channels=6, groups=4)
@@ -34,6 +35,15 @@ PAIRS = [(PATCH, FSQ), (PATCH, VQ), (AMUSED, FSQ), (AMUSED, VQ)]
 
 def _config(network: NetworkConfig = PATCH, quantizer: QuantizerConfig = FSQ) -> ImageTokenizerConfig:
     return ImageTokenizerConfig(network=network, quantizer=quantizer)
+
+
+@torch.no_grad()
+def _stirred(tokenizer: ImageTokenizer) -> ImageTokenizer:
+    """The tokenizer with every weight moved: a patch network starts linear, which would hide its blocks."""
+    noise = generator(0, "stir")
+    for weight in tokenizer.network.parameters():  # type: ignore[attr-defined]
+        weight.add_(torch.randn(weight.shape, generator=noise), alpha=0.1)
+    return tokenizer
 
 
 def _pixels(*size: int, batch: int = 2) -> torch.Tensor:
@@ -160,7 +170,7 @@ def test_requests_that_do_not_fit() -> None:
 def _changed_codes(context: int) -> list[tuple[int, int]]:
     network = PatchNetworkConfig(patch=4, width=16, encoder_context=context)
     quantizer = FiniteScalarQuantizerConfig(levels=(64, 64, 64))
-    tokenizer = build_image_tokenizer(_config(network, quantizer), generator(0))
+    tokenizer = _stirred(build_image_tokenizer(_config(network, quantizer), generator(0)))
     pixels = _pixels(20, 24, batch=1)
     other = pixels.clone()
     other[:, :, 8:12, 12:16] = 1 - other[:, :, 8:12, 12:16]
@@ -190,7 +200,7 @@ def test_every_network_setting_has_an_effect(network: NetworkConfig, changes: di
     assert changes.keys() | {"kind"} == type(network).model_fields.keys()
 
     def output(changed: NetworkConfig) -> str:
-        tokenizer = build_image_tokenizer(_config(changed, VQ), generator(0)).double()
+        tokenizer = _stirred(build_image_tokenizer(_config(changed, VQ), generator(0))).double()
         made = tokenizer.network.decode(tokenizer.network.encode(_pixels(16, 16).double()))
         return f"{made.sum().item():.9f}"
 
