@@ -26,11 +26,11 @@ class ImageSettings(StrictConfig):
     """Sampling of image tokens (SPEC section 4)."""
 
     steps: int = Field(default=16, ge=1)
-    guidance: float = Field(default=3.0, ge=0)
+    guidance: float = Field(default=2.0, ge=0)
     """g in (1 + g) cond - g uncond; 0 switches guidance off and halves the cost."""
     order: OrderConfig = MaskGITOrderConfig()
     draw: DrawConfig = CategoricalConfig()
-    confidence: ConfidenceConfig = GumbelConfidenceConfig()
+    confidence: ConfidenceConfig = GumbelConfidenceConfig(temperature=0.3)
 
 
 class TextSettings(StrictConfig):
