@@ -302,13 +302,16 @@ def test_evaluate_writes_and_prints_the_scores(run: Run, tiny: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     with Progress(disable=True) as progress:
         model, world = dimoo.load(tiny), world_of(tiny)
-        expected = evaluate(model, world, limit=2, seed=3, batch=4, progress=progress).scores
+        evaluation = evaluate(model, world, limit=2, seed=3, batch=4, progress=progress)
+    expected = evaluation.scores
     written = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert written == {name: asdict(score) for name, score in expected.items()}
     ceiling, floor = expected["ceiling_two_objects"], expected["floor_two_objects"]
     (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("two objects"))
     score = expected["two_objects"]
-    shown = [score.score, score.low, score.high, score.n, floor.score, ceiling.score]
+    cases = [case for case in evaluation.cases if case.name == "two_objects"]
+    kinds = [len({case.words for case in cases}), len({case.combination for case in cases})]
+    shown = [score.score, score.low, score.high, score.n, *kinds, floor.score, ceiling.score]
     assert [float(word) for word in row[2:] if word != "to"] == pytest.approx(shown, abs=6e-4)
     assert result.stdout.splitlines()[-1] == str(out / "index.html")
     assert (out / "index.html").is_file()
@@ -361,3 +364,15 @@ def test_train_says_how_to_get_what_is_missing(missing: str) -> None:
     assert "Traceback" not in done.stderr
     assert missing in done.stderr
     assert 'clone the repository and run pip install -e ".[train]"' in done.stderr
+
+
+def test_a_transparent_mask_pixel_is_not_masked(run: Run, tiny: Path, tmp_path: Path) -> None:
+    picture, mask, out = tmp_path / "f.png", tmp_path / "m.png", tmp_path / "g.png"
+    Image.new("RGB", (16, 16), (200, 30, 30)).save(picture)
+    layer = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), (0, 8, 16, 16))
+    layer.save(mask)
+    result = run("inpaint", picture, "--mask", mask, "--prompt", "a cat", "--out", out, "--model", tiny)
+    assert result.exit_code == 0, result.output
+    assert Image.open(out).crop((0, 0, 16, 8)).tobytes() == Image.open(picture).crop((0, 0, 16, 8)).tobytes()
+    assert Image.open(out).tobytes() != Image.open(picture).tobytes()

@@ -27,6 +27,26 @@ def read_picture(path: Path) -> Image:
         raise RequestError(f"cannot use {str(path)!r}: {error}; give a readable picture file, as PNG") from error
 
 
+def read_mask(path: Path) -> Image:
+    """A mask file as it is, its transparency kept: what is transparent is not masked.
+
+    Raises:
+        RequestError: the file is missing or is no picture.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise RequestError(f"the mask {str(path)!r} does not exist; give a picture file, as PNG")
+    try:
+        with Image.open(path) as mask:
+            mask.load()
+            return mask
+    except OSError as error:
+        raise RequestError(
+            f"cannot use {str(path)!r} as a mask: {error}; give a readable picture file, as PNG"
+        ) from error
+
+
 def output_paths(path: Path, count: int) -> list[Path]:
     """Where `count` pictures go: `path` itself, or F-0.png, F-1.png ... for F.png. Their folder is made.
 

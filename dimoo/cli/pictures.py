@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dimoo.cli.files import output_paths, read_picture, write_picture
+from dimoo.cli.files import output_paths, read_mask, read_picture, write_picture
 from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, Size, open_model, parse_size
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from dimoo.core.requests import Request
     from dimoo.tasks.config import ImageSettings
+    from dimoo.tasks.model import Dimoo
 
 Picture = Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes, as F.png.")]
@@ -43,11 +48,17 @@ def generate(
 
     Prints the path of each picture; several prompts write F-0.png, F-1.png ...
     """
+    from dimoo.core.requests import GenerateRequest
+
     paths = output_paths(out, len(prompts))
     dimoo = open_model(model, device, dtype)
     settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
-    pixels = None if size is None else (size.height, size.width)
-    made = dimoo.generate(prompts, size=pixels, seed=seed, settings=settings)
+    height, width = (None, None) if size is None else (size.height, size.width)
+    requests = [
+        GenerateRequest(prompt=prompt, height=height, width=width, seed=seed + index)
+        for index, prompt in enumerate(prompts)
+    ]
+    made = watched(dimoo, requests, settings)
     for picture, path in zip(made, paths, strict=True):
         write_picture(picture, path)
         typer.echo(path)
@@ -70,11 +81,14 @@ def inpaint(
 
     Every pixel outside the mask stays as it was. Prints the path of the new picture.
     """
+    from dimoo.core.requests import InpaintRequest
+
     (path,) = output_paths(out, 1)
-    before, region = read_picture(picture), read_picture(mask)
+    before, region = read_picture(picture), read_mask(mask)
     dimoo = open_model(model, device, dtype)
     settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
-    write_picture(dimoo.inpaint(before, region, prompt, seed=seed, settings=settings), path)
+    request = InpaintRequest(image=before, mask=region, prompt=prompt, seed=seed)
+    write_picture(watched(dimoo, [request], settings)[0], path)
     typer.echo(path)
 
 
@@ -107,6 +121,19 @@ def caption(
     """
     seen = read_picture(picture)
     typer.echo(open_model(model, device, dtype).caption(seen, seed=seed))
+
+
+def watched(model: Dimoo, requests: Sequence[Request], settings: ImageSettings) -> list[Image]:
+    """Run requests with a progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    states = model.stream(requests, image=settings)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("denoising", total=None)
+        for state in states:
+            progress.update(task, completed=state.step, total=state.steps)
+    return states.results()
 
 
 def image_settings(

@@ -7,6 +7,7 @@ tokenizer, judged alike) and its floor (the same generated pictures judged again
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,10 @@ def world_of(folder: Path) -> WorldConfig:
         ConfigError: the note is not a world.
     """
     note = folder / WORLD_FILE
-    return WorldConfig.load(note) if note.is_file() else WorldConfig()
+    if note.is_file():
+        return WorldConfig.load(note)
+    logging.getLogger(__name__).warning("no %s in %s: taking the default world", WORLD_FILE, folder)
+    return WorldConfig()
 
 
 def canvas_of(world: WorldConfig) -> Canvas:

@@ -71,6 +71,8 @@ class Dimoo:
             RequestError: a size is off the grid, a prompt is too long, or the numbers of prompts, sizes and seeds
                 differ.
         """
+        if not isinstance(prompts, Sequence):
+            raise RequestError(f"prompts must be a string or a list of strings, not {type(prompts).__name__}")
         words = [prompts] if isinstance(prompts, str) else list(prompts)
         count = len(words)
         sizes = size if _several(size) else [self.config.image_size if size is None else pair(size)] * count

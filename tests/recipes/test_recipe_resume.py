@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
     run(recipe, resume=True)
     assert signal.getsignal(signal.SIGINT) is listener
     assert_same_run(whole, folder)
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Ctrl-C as on a terminal, also where the tests themselves were started with it ignored, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_alone(
