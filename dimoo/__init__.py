@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.diffusion.sampler import Denoiser, State
     from dimoo.diffusion.schedules import Schedule
     from dimoo.diffusion.stopping import Stopping
+    from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
     from dimoo.tasks.assemble import load, save
-    from dimoo.tasks.config import ImageSettings, ModelConfig, TextSettings
     from dimoo.tasks.job import Job
     from dimoo.tasks.model import Dimoo
     from dimoo.tokenizers.base import Tokenizer
@@ -51,11 +51,11 @@ _HOMES = {
     "Draw": "dimoo.diffusion.draw",
     "GenerateRequest": "dimoo.core.requests",
     "Guidance": "dimoo.diffusion.guidance",
-    "ImageSettings": "dimoo.tasks.config",
+    "ImageSettings": "dimoo.presets.config",
     "InpaintRequest": "dimoo.core.requests",
     "Job": "dimoo.tasks.job",
     "MaskPredictor": "dimoo.denoise.predictor",
-    "ModelConfig": "dimoo.tasks.config",
+    "ModelConfig": "dimoo.presets.config",
     "Order": "dimoo.diffusion.orders",
     "Plan": "dimoo.diffusion.canvas",
     "Request": "dimoo.core.requests",
@@ -63,7 +63,7 @@ _HOMES = {
     "Schedule": "dimoo.diffusion.schedules",
     "State": "dimoo.diffusion.sampler",
     "Stopping": "dimoo.diffusion.stopping",
-    "TextSettings": "dimoo.tasks.config",
+    "TextSettings": "dimoo.presets.config",
     "TextTokenizer": "dimoo.tokenizers.text",
     "Tokenizer": "dimoo.tokenizers.base",
     "TrainingError": "dimoo.core.errors",

@@ -20,8 +20,8 @@ from dimoo.data.documents import DocumentBuilder
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
+from dimoo.presets.config import ModelConfig
 from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, resolve, save, with_fingerprints
-from dimoo.tasks.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer

@@ -6,7 +6,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.data.world.config import WorldConfig
 from dimoo.diffusion.config import AntitheticTimesConfig, CosineConfig, ExactCountConfig, MeanOverMaskedConfig
-from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.config import (
     ImageTokenizerConfig,
     ObjectiveConfig,

@@ -10,8 +10,8 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.rng import generator
+from dimoo.presets.config import ImageSettings, ModelConfig
 from dimoo.tasks.assemble import save
-from dimoo.tasks.config import ImageSettings, ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.build import build_image_tokenizer

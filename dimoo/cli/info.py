@@ -46,8 +46,8 @@ def describe(model: str) -> dict[str, Any]:
         CheckpointError: the folder or a file in it is missing or corrupt.
         ConfigError: its config.json is missing or does not validate.
     """
+    from dimoo.presets.config import ModelConfig
     from dimoo.tasks.assemble import CONFIG, IMAGE, TEXT, WEIGHTS, resolve
-    from dimoo.tasks.config import ModelConfig
     from dimoo.tokenizers.image.files import load_image_tokenizer
     from dimoo.tokenizers.text import TextTokenizer
 

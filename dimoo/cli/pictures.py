@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dimoo.core.requests import Request
-    from dimoo.tasks.config import ImageSettings
+    from dimoo.presets.config import ImageSettings
     from dimoo.tasks.model import Dimoo
 
 Picture = Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.")]

@@ -20,7 +20,7 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError, ConfigError
 from dimoo.core.tensors import load_exact, read_tensors
-from dimoo.tasks.config import ModelConfig
+from dimoo.presets.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dimoo.core.requests import GenerateRequest
 from dimoo.diffusion.canvas import Plan
-from dimoo.tasks.config import ImageSettings
+from dimoo.presets.config import ImageSettings
 from dimoo.tasks.inputs import pair, whole, words
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import image_plan

@@ -15,7 +15,7 @@ from dimoo.core.errors import RequestError
 from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import InpaintRequest
 from dimoo.diffusion.canvas import Plan
-from dimoo.tasks.config import ImageSettings
+from dimoo.presets.config import ImageSettings
 from dimoo.tasks.generate import decode_answer
 from dimoo.tasks.inputs import picture, whole, words
 from dimoo.tasks.job import Job, Kit

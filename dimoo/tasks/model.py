@@ -12,7 +12,7 @@ from dimoo.core.errors import RequestError
 from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
-from dimoo.tasks.config import ImageSettings, ModelConfig, TextSettings
+from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.tasks.engine import Stream
 from dimoo.tasks.generate import generate
 from dimoo.tasks.inpaint import inpaint

@@ -8,7 +8,7 @@ from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.guidance import ClassifierFree, NoGuidance
 from dimoo.diffusion.orders import BlockOrder
 from dimoo.diffusion.stopping import NoStop, StopAtToken
-from dimoo.tasks.config import ImageSettings, TextSettings
+from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.problem import CONDITION, Problem
 from dimoo.tokenizers.prompts import Grid, Prompts
 

@@ -8,7 +8,7 @@ from dimoo.core.errors import RequestError
 from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import AskRequest
 from dimoo.diffusion.canvas import Plan
-from dimoo.tasks.config import TextSettings
+from dimoo.presets.config import TextSettings
 from dimoo.tasks.inputs import pictures, whole, words
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import text_plan

@@ -24,7 +24,7 @@ OTHERS = [
 
 
 def test_the_configs_are_found() -> None:
-    assert {"dimoo.core.config", "dimoo.backbone.config", "dimoo.tasks.config", "recipes.config"} <= set(CONFIGS)
+    assert {"dimoo.core.config", "dimoo.backbone.config", "dimoo.presets.config", "recipes.config"} <= set(CONFIGS)
 
 
 def test_all_of_them_together() -> None:

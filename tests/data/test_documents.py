@@ -15,8 +15,8 @@ from dimoo.data.config import MixtureConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Example
 from dimoo.data.world import WorldSource
+from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.assemble import MINI, TEXT
-from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.problem import CONDITION
 from dimoo.tasks.problems import CAPTION_REQUEST, UNCONDITIONAL, text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document

@@ -9,8 +9,8 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.rng import generator
-from dimoo.tasks.config import ImageSettings, ModelConfig
-from dimoo.tasks.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.presets.config import ImageSettings, ModelConfig
+from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig

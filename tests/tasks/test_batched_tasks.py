@@ -5,8 +5,8 @@ import torch
 from task_cases import all_equal, equal, mixture
 
 from dimoo.denoise import BackboneDenoiser
+from dimoo.presets.config import ImageSettings
 from dimoo.tasks import engine
-from dimoo.tasks.config import ImageSettings
 from dimoo.tasks.engine import BackboneDenoiser as Used
 
 

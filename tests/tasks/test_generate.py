@@ -3,7 +3,7 @@ from task_cases import all_equal, equal
 
 from dimoo.core.errors import RequestError
 from dimoo.core.requests import GenerateRequest
-from dimoo.tasks.config import ImageSettings
+from dimoo.presets.config import ImageSettings
 
 
 def test_sizes(model):

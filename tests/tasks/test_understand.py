@@ -4,7 +4,7 @@ from task_cases import picture
 
 from dimoo.core.errors import RequestError
 from dimoo.core.requests import AskRequest
-from dimoo.tasks.config import TextSettings
+from dimoo.presets.config import TextSettings
 
 
 def last_ids(model, question="what is it", tokens=4, images=None, text=None):
