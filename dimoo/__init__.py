@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
         RequestError,
         TrainingError,
     )
-    from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
+    from dimoo.core.requests import AskRequest, ChatRequest, GenerateRequest, InpaintRequest, Message, Request
     from dimoo.denoise.predictor import MaskPredictor
     from dimoo.diffusion.canvas import Plan
     from dimoo.diffusion.confidence import Confidence
@@ -31,16 +31,20 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.diffusion.schedules import Schedule
     from dimoo.diffusion.stopping import Stopping
     from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
-    from dimoo.tasks.assemble import load, save
+    from dimoo.tasks.assemble import load, load_backbone
+    from dimoo.tasks.grow import grow
     from dimoo.tasks.job import Job
+    from dimoo.tasks.likelihood import Likelihood
     from dimoo.tasks.model import Dimoo
     from dimoo.tokenizers.base import Tokenizer
     from dimoo.tokenizers.text import TextTokenizer
     from dimoo.tokenizers.vocabulary import Vocabulary
+    from dimoo.weights.image import load_image_tokenizer
 
 _HOMES = {
     "AskRequest": "dimoo.core.requests",
     "BackendError": "dimoo.core.errors",
+    "ChatRequest": "dimoo.core.requests",
     "CheckpointError": "dimoo.core.errors",
     "Confidence": "dimoo.diffusion.confidence",
     "ConfigError": "dimoo.core.errors",
@@ -54,7 +58,9 @@ _HOMES = {
     "ImageSettings": "dimoo.presets.config",
     "InpaintRequest": "dimoo.core.requests",
     "Job": "dimoo.tasks.job",
+    "Likelihood": "dimoo.tasks.likelihood",
     "MaskPredictor": "dimoo.denoise.predictor",
+    "Message": "dimoo.core.requests",
     "ModelConfig": "dimoo.presets.config",
     "Order": "dimoo.diffusion.orders",
     "Plan": "dimoo.diffusion.canvas",
@@ -68,13 +74,16 @@ _HOMES = {
     "Tokenizer": "dimoo.tokenizers.base",
     "TrainingError": "dimoo.core.errors",
     "Vocabulary": "dimoo.tokenizers.vocabulary",
+    "grow": "dimoo.tasks.grow",
     "load": "dimoo.tasks.assemble",
-    "save": "dimoo.tasks.assemble",
+    "load_backbone": "dimoo.tasks.assemble",
+    "load_image_tokenizer": "dimoo.weights.image",
 }
 
 __all__ = [
     "AskRequest",
     "BackendError",
+    "ChatRequest",
     "CheckpointError",
     "Confidence",
     "ConfigError",
@@ -88,7 +97,9 @@ __all__ = [
     "ImageSettings",
     "InpaintRequest",
     "Job",
+    "Likelihood",
     "MaskPredictor",
+    "Message",
     "ModelConfig",
     "Order",
     "Plan",
@@ -103,8 +114,10 @@ __all__ = [
     "TrainingError",
     "Vocabulary",
     "__version__",
+    "grow",
     "load",
-    "save",
+    "load_backbone",
+    "load_image_tokenizer",
 ]
 
 

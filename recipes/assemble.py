@@ -13,7 +13,6 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
-from dimoo.core.tensors import load_exact, read_tensors
 from dimoo.data.build import build_source
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
@@ -21,7 +20,6 @@ from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
 from dimoo.presets.config import ModelConfig
-from dimoo.tasks.assemble import IMAGE, MINI, TEXT, WEIGHTS, resolve, save, with_fingerprints
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
@@ -29,6 +27,10 @@ from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
+from dimoo.weights.checkpoint import Checkpoint
+from dimoo.weights.hub import MINI, resolve
+from dimoo.weights.layout import TEXT, with_fingerprints
+from dimoo.weights.ours import IMAGE
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
 from recipes.diffusion import DiffusionModule
 from recipes.tokenizer import TokenizerModule
@@ -131,7 +133,7 @@ def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
     if isinstance(module, TokenizerModule):
         save_image_tokenizer(module.tokenizer, folder)
     else:
-        save(model_of(module), folder)
+        model_of(module).save(folder, dtype=torch.bfloat16)
         source = module.recipe.source
         if isinstance(source, WorldSourceConfig):
             source.phases[-1].world.save(folder / WORLD_FILE)
@@ -147,5 +149,5 @@ def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageToken
             start, _ = vocabulary.columns(image.modality)
             place_codes(backbone, start, vectors, generator(seed, "train", "codes"))
         return backbone
-    load_exact(backbone, read_tensors(resolve(recipe.warm_start) / WEIGHTS))
+    Checkpoint.open(resolve(recipe.warm_start)).filling(backbone).into(backbone)
     return backbone

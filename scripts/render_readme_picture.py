@@ -16,7 +16,7 @@ from dimoo.data.world.suite import prompts, qa_suite
 from dimoo.evaluation.cases import picture_of
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.evaluation.suites import canvas_of, plain, world_of
-from dimoo.tasks.assemble import resolve
+from dimoo.weights.hub import resolve
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "demo.png"
 SEED = 0

@@ -10,18 +10,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
+from command_line import failed
 from PIL import Image
 from rich.progress import Progress
 from tiny_checkpoint import save_tiny
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import dimoo
-from dimoo.cli import app
-from dimoo.cli.pictures import image_settings
-from dimoo.diffusion.config import CategoricalConfig, GreedyConfig
+from dimoo.cli.options import Attention, Device, DType, open_model
+from dimoo.cli.pictures import NoiseDType, image_settings
+from dimoo.core.errors import ConfigError
+from dimoo.diffusion.config import CategoricalConfig, GreedyConfig, ProbabilityConfig
 from dimoo.evaluation.suites import evaluate, world_of
+from dimoo.presets.config import ImageSettings
 
 Run = Callable[..., Result]
 
@@ -33,8 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run() -> Run:
-    """Runs `dimoo ARGUMENTS...` in this process."""
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return command_line.run
 
 
 @pytest.fixture
@@ -42,16 +45,6 @@ def picture(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     return tmp_path / "picture.png"
-
-
-def failed(result: Result, *parts: str) -> None:
-    """The run ended with one error message that holds the parts: no traceback, nothing on stdout."""
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert "Traceback" not in result.stderr
-    for part in parts:
-        assert part in result.stderr
 
 
 # start-up
@@ -84,7 +77,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 def test_help_names_every_command(run: Run) -> None:
     listed = run("--help").stdout
-    for name in ("generate", "inpaint", "ask", "caption", "demo", "evaluate", "info", "train"):
+    for name in ("generate", "inpaint", "ask", "caption", "chat", "demo", "evaluate", "info", "train"):
         assert f"\n  {name} " in listed
 
 
@@ -119,18 +112,37 @@ def test_generate_applies_the_sampling_options(tiny: Path) -> None:
     defaults = dimoo.load(tiny).config.image
     changed = image_settings(defaults, steps=2, guidance=0.5, temperature=0.25)
     assert (changed.steps, changed.guidance, changed.draw) == (2, 0.5, CategoricalConfig(temperature=0.25))
-    greedy = image_settings(defaults, steps=None, guidance=None, temperature=0)
+    greedy = image_settings(defaults, temperature=0)
     assert greedy == defaults.model_copy(update={"draw": GreedyConfig()})
-    assert image_settings(greedy, steps=None, guidance=None, temperature=0.5).draw == CategoricalConfig(temperature=0.5)
-    assert image_settings(defaults, steps=None, guidance=None, temperature=None) == defaults
+    assert image_settings(greedy, temperature=0.5).draw == CategoricalConfig(temperature=0.5)
+    assert image_settings(defaults) == defaults
+
+
+def test_the_noise_dtype_is_that_of_all_noise_that_is_drawn() -> None:
+    def noises(settings: ImageSettings) -> dict[str, str | None]:
+        parts = {"draw": settings.draw, "confidence": settings.confidence}
+        return {name: getattr(part, "noise", None) for name, part in parts.items()}
+
+    defaults, coarse = ImageSettings(), NoiseDType.BFLOAT16
+    both = image_settings(defaults, temperature=0.5, noise=coarse)
+    assert noises(both) == {"draw": "bfloat16", "confidence": "bfloat16"}
+    assert both.draw == CategoricalConfig(temperature=0.5, noise="bfloat16")
+    assert image_settings(both, noise=NoiseDType.FLOAT32) == image_settings(defaults, temperature=0.5)
+    assert noises(image_settings(defaults, temperature=0, noise=coarse)) == {"draw": None, "confidence": "bfloat16"}
+    certain = defaults.model_copy(update={"confidence": ProbabilityConfig()})
+    assert noises(image_settings(certain, noise=coarse)) == {"draw": "bfloat16", "confidence": None}
+    with pytest.raises(ConfigError, match="'greedy' draw and 'probability' confidence draw no noise"):
+        image_settings(certain, temperature=0, noise=coarse)
 
 
 def test_generate_passes_the_sampling_options_on(run: Run, tiny: Path, tmp_path: Path) -> None:
-    options = ("--steps", 2, "--guidance", 1.5, "--temperature", 0.5)
+    options = ("--steps", 2, "--guidance", 1.5, "--temperature", 0.5, "--noise-dtype", "bfloat16")
     result = run("generate", "a cat", "--out", tmp_path / "a.png", "--model", tiny, *options)
     assert result.exit_code == 0, result.output
     model = dimoo.load(tiny)
-    settings = image_settings(model.config.image, steps=2, guidance=1.5, temperature=0.5)
+    options = {"steps": 2, "guidance": 1.5, "temperature": 0.5}
+    settings = image_settings(model.config.image, noise=NoiseDType.BFLOAT16, **options)
+    assert settings != image_settings(model.config.image, **options)
     with Image.open(tmp_path / "a.png") as made:
         assert np.array_equal(np.asarray(made), np.asarray(model.generate("a cat", settings=settings)[0]))
 
@@ -187,6 +199,39 @@ def test_missing_weights(run: Run, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "tiny")
     (folder / "model.safetensors").unlink()
     failed(run("generate", "a cat", "--out", tmp_path / "a.png", "--model", folder), "no weights at")
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_a_device_and_an_attention_that_are_not_there(run: Run, tiny: Path, tmp_path: Path, command: str) -> None:
+    options = ("--out", tmp_path / "a.png", "--model", tiny) if command == "generate" else ("--model", tiny)
+    failed(run(command, "a cat", *options, "--device", "mps"), "cannot compute in torch.float32 on device 'mps'")
+    failed(run(command, "a cat", *options, "--device", "cpu", "--attention", "xformers"), "xformers")
+    result = run(command, "a cat", *options, "--attention", "fast")
+    assert result.exit_code == 2
+    assert "'auto', 'sdpa', 'varlen', 'flex', 'xformers'" in result.stderr
+
+
+def test_the_attention_is_passed_on(tiny: Path) -> None:
+    def attention(kind: Attention | None) -> str:
+        backbone = open_model(str(tiny), Device.CPU, DType.FLOAT32, kind).backbone
+        return type(backbone.blocks[0].attention.backend).__name__
+
+    kinds = [attention(kind) for kind in (None, Attention.AUTO, Attention.SDPA)]
+    assert kinds == ["AutoAttention", "AutoAttention", "SdpaAttention"]
+
+
+@pytest.mark.parametrize(("large", "terminal", "shown"), [(0, True, True), (10**9, True, False), (0, False, False)])
+def test_a_bar_shows_while_much_is_loaded(
+    run: Run, tiny: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, large: int, terminal: bool, shown: bool
+) -> None:
+    monkeypatch.setattr("dimoo.cli.options.LARGE", large)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    result = run("caption", picture, "--model", tiny)
+    assert result.exit_code == 0
+    assert ("loading" in result.stderr) == shown
+    assert shown or result.stderr == ""
 
 
 # inpaint
@@ -261,36 +306,6 @@ def test_ask_nothing(run: Run, tiny: Path, picture: Path) -> None:
 def test_ask_about_a_picture_off_the_grid(run: Run, tiny: Path, tmp_path: Path) -> None:
     Image.new("RGB", (20, 16)).save(tmp_path / "odd.png")
     failed(run("ask", tmp_path / "odd.png", "what", "--model", tiny), "(16, 20)", "(16, 24)")
-
-
-# info
-
-
-def test_info_as_json(run: Run, tiny: Path) -> None:
-    facts = json.loads(run("info", tiny, "--json").stdout)
-    model = dimoo.load(tiny)
-    vocabulary = model.config.vocabulary
-    assert facts["name"] == "tiny"
-    assert facts["backbone"]["parameters"] == sum(p.numel() for p in model.backbone.parameters())
-    assert (facts["backbone"]["layers"], facts["backbone"]["dtype"]) == (1, "F32")
-    assert facts["vocabulary"]["ranges"] == {
-        "text": [0, vocabulary.text_size],
-        "image": [vocabulary.text_size, vocabulary.size],
-    }
-    assert facts["text tokenizer"]["fingerprint"] == model.prompts.text.fingerprint
-    assert facts["image tokenizer"]["fingerprint"] == model.kit.image_tokenizer.fingerprint
-    assert facts["image tokenizer"]["codebook size"] == 16
-    assert facts["image sampling"]["steps"] == 4
-    assert facts["bytes"]["model.safetensors"] == (tiny / "model.safetensors").stat().st_size
-    assert "image_tokenizer/config.json" in facts["bytes"]
-
-
-def test_info_for_people_says_the_same(run: Run, tiny: Path) -> None:
-    shown = run("info", tiny).stdout
-    facts = json.loads(run("info", tiny, "--json").stdout)
-    assert f"parameters: {facts['backbone']['parameters']:,}" in shown
-    assert f"fingerprint: {facts['text tokenizer']['fingerprint']}" in shown
-    assert all(section in shown for section in facts)
 
 
 # demo, evaluate

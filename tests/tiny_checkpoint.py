@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.rng import generator
 from dimoo.presets.config import ImageSettings, ModelConfig
-from dimoo.tasks.assemble import save
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.build import build_image_tokenizer
@@ -59,5 +56,4 @@ def tiny_model() -> Dimoo:
 
 def save_tiny(folder: Path) -> Path:
     """Write the tiny model; returns its folder."""
-    save(tiny_model(), folder, dtype=torch.float32)
-    return folder
+    return tiny_model().save(folder)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dimoo.cli import info, judge, pictures, train
+from dimoo.cli import chat, checkpoints, info, judge, pictures, train
 from dimoo.core.errors import DimooError
 from dimoo.version import __version__
 
@@ -64,9 +64,12 @@ for command in (
     pictures.inpaint,
     pictures.ask,
     pictures.caption,
+    chat.chat,
     judge.demo,
     judge.evaluate,
     info.info,
+    checkpoints.convert,
+    checkpoints.verify,
 ):
     app.command()(command)
 app.command(name="train")(train.train)

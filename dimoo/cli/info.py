@@ -3,28 +3,154 @@
 from __future__ import annotations
 
 import json
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dimoo.core.errors import CheckpointError
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from dimoo.presets.config import ModelConfig
+    from dimoo.tokenizers.image.tokenizer import ImageTokenizer
+
+BYTES = ("weights", "activations", "codec", "total")
+"""The kinds of memory in a row of the memory table."""
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="FOLDER", help='A checkpoint folder, or "mini".')] = "mini",
+    model: Annotated[
+        str, typer.Argument(metavar="PATH", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
+    ] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint holds.
+    """Show what a checkpoint is, without loading it.
 
-    Architecture, vocabulary, tokenizers with fingerprints, sampling defaults and file sizes.
+    Architecture, vocabulary, tokenizers with fingerprints, sampling defaults, prompts, files, and the memory that each
+    task needs in the stored dtype; or an image tokenizer that lies alone in its folder.
+
+    JSON keys: name, folder, layout, backbone (parameters, bytes, dtypes and its shape), vocabulary (size, rows,
+    unused_rows, ranges as [start, stop), specials), text_tokenizer, image_tokenizer (null in a text-only model),
+    image_sampling (null there too), text_sampling, prompts, chat (null if it has no chat template), files (count,
+    bytes, sizes), memory (a list of task, height, width, tokens, weights, activations, codec, total; in pixels and
+    bytes). An image tokenizer alone has name, folder, layout, image_tokenizer and files.
     """
-    facts = describe(model)
+    from dimoo.weights.hub import resolve
+    from dimoo.weights.verify import image_layout
+
+    folder = resolve(model)
+    alone = image_layout(folder)
+    facts = describe(folder) if alone is None else describe_image(folder, alone)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
     from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    console.print(_overview({section: values for section, values in facts.items() if section != "memory"}))
+    if "memory" in facts:
+        console.print("\nMemory for one request; total: weights and the larger of activations and codec")
+        console.print(_memory(facts["memory"]))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Everything that `info` shows about a model, as plain JSON values.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint, or a file in it is missing, corrupt or does not fit the others.
+    """
+    from dimoo.weights.checkpoint import Checkpoint
+    from dimoo.weights.shards import Shards
+
+    checkpoint = Checkpoint.open(folder)
+    shards, parts = Shards.open(folder), checkpoint.parts()
+    config, text, image = parts.config, parts.text, parts.image
+    vocabulary, rows = config.vocabulary, config.backbone.vocab_size
+    names = ("text", *(modality.name for modality in vocabulary.modalities))
+    answers = {"answer_tokens": config.answer_tokens, "caption_tokens": config.caption_tokens}
+    return {
+        "name": config.name,
+        "folder": str(folder),
+        "layout": checkpoint.layout.name,
+        "backbone": {
+            "parameters": shards.numel,
+            "bytes": shards.nbytes,
+            "dtypes": [str(dtype).removeprefix("torch.") for dtype in shards.dtypes],
+            **config.backbone.model_dump(mode="json"),
+        },
+        "vocabulary": {
+            "size": vocabulary.size,
+            "rows": rows,
+            "unused_rows": rows - vocabulary.size,
+            "ranges": {name: list(vocabulary.columns(name)) for name in names},
+            "specials": vocabulary.specials,
+        },
+        "text_tokenizer": {"ids": text.size, "fingerprint": text.fingerprint},
+        "image_tokenizer": None if image is None else _image_facts(image),
+        "image_sampling": None
+        if image is None
+        else {"size": list(config.image_size), **config.image.model_dump(mode="json")},
+        "text_sampling": {**answers, **config.text.model_dump(mode="json")},
+        "prompts": {"max_prompt_tokens": config.template.max_prompt_tokens, "systems": config.template.systems},
+        "chat": None if config.chat is None else config.chat.model_dump(mode="json"),
+        "files": _files(folder),
+        "memory": _needs(config, shards.dtypes[0], image),
+    }
+
+
+def describe_image(folder: Path, layout: str) -> dict[str, Any]:
+    """The same about an image tokenizer alone.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt or does not fit the other.
+    """
+    from dimoo.weights.image import load_image_tokenizer
+
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "layout": layout,
+        "image_tokenizer": _image_facts(load_image_tokenizer(folder)),
+        "files": _files(folder),
+    }
+
+
+def _image_facts(image: ImageTokenizer) -> dict[str, Any]:
+    return {
+        "parameters": sum(parameter.numel() for parameter in image.parameters()),
+        "codebook_size": image.codebook_size,
+        "pixels_per_code": list(image.downsampling),
+        "fingerprint": image.fingerprint,
+    }
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    return {"count": len(sizes), "bytes": sum(sizes.values()), "sizes": sizes}
+
+
+def _needs(config: ModelConfig, dtype: torch.dtype, image: ImageTokenizer | None) -> list[dict[str, Any]]:
+    from dimoo.tasks.memory import estimate
+
+    return [
+        {
+            "task": need.task,
+            "height": None if need.size is None else need.size[0],
+            "width": None if need.size is None else need.size[1],
+            "tokens": need.tokens,
+            "weights": need.weights,
+            "activations": need.activations,
+            "codec": need.codec,
+            "total": need.total,
+        }
+        for need in estimate(config, dtype=dtype, image=image)
+    ]
+
+
+def _overview(facts: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -33,85 +159,47 @@ def info(
     for section, values in facts.items():
         if isinstance(values, dict):
             for index, (key, value) in enumerate(values.items()):
-                table.add_row(section if index == 0 else "", f"{key}: {_plain(value)}")
+                table.add_row(_words(section) if index == 0 else "", f"{_words(key)}: {_plain(key, value)}")
         else:
-            table.add_row(section, _plain(values))
-    Console(highlight=False, markup=False).print(table)
+            table.add_row(_words(section), _plain(section, values))
+    return table
 
 
-def describe(model: str) -> dict[str, Any]:
-    """Everything that `info` shows, as plain JSON values.
+def _memory(needs: list[dict[str, Any]]) -> Table:
+    from rich.filesize import decimal
+    from rich.table import Table
 
-    Raises:
-        CheckpointError: the folder or a file in it is missing or corrupt.
-        ConfigError: its config.json is missing or does not validate.
-    """
-    from dimoo.presets.config import ModelConfig
-    from dimoo.tasks.assemble import CONFIG, IMAGE, TEXT, WEIGHTS, resolve
-    from dimoo.tokenizers.image.files import load_image_tokenizer
-    from dimoo.tokenizers.text import TextTokenizer
-
-    folder = resolve(model)
-    config = ModelConfig.load(folder / CONFIG)
-    parameters, dtypes = read_header(folder / WEIGHTS)
-    text, image = TextTokenizer.load(folder / TEXT), load_image_tokenizer(folder / IMAGE)
-    vocabulary = config.vocabulary
-    names = ("text", *(modality.name for modality in vocabulary.modalities))
-    return {
-        "name": config.name,
-        "folder": str(folder),
-        "format": config.format,
-        "backbone": {
-            "parameters": parameters,
-            "dtype": ", ".join(sorted(dtypes)),
-            **config.backbone.model_dump(mode="json"),
-        },
-        "vocabulary": {
-            "size": vocabulary.size,
-            "ranges": {name: list(vocabulary.columns(name)) for name in names},
-            "specials": vocabulary.specials,
-        },
-        "text tokenizer": {"ids": text.size, "fingerprint": text.fingerprint},
-        "image tokenizer": {
-            "parameters": sum(parameter.numel() for parameter in image.parameters()),
-            "codebook size": image.codebook_size,
-            "pixels per code": list(image.downsampling),
-            "fingerprint": image.fingerprint,
-        },
-        "image sampling": {"size": list(config.image_size), **config.image.model_dump(mode="json")},
-        "text sampling": {
-            "answer tokens": config.answer_tokens,
-            "caption tokens": config.caption_tokens,
-            **config.text.model_dump(mode="json"),
-        },
-        "prompts": {"longest": config.template.max_prompt_tokens, "systems": config.template.systems},
-        "bytes": {
-            path.relative_to(folder).as_posix(): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
-    }
+    table = Table("task", "picture", box=None, pad_edge=False)
+    for name in ("tokens", *BYTES):
+        table.add_column(name, justify="right")
+    for need in needs:
+        picture = "-" if need["height"] is None else f"{need['height']}x{need['width']}"
+        sizes = (decimal(need[name]) for name in BYTES)
+        table.add_row(_words(need["task"]), picture, f"{need['tokens']:,}", *sizes)
+    return table
 
 
-def read_header(path: Path) -> tuple[int, set[str]]:
-    """How many numbers a safetensors file holds and in which dtypes, without reading them.
-
-    Raises:
-        CheckpointError: the file is missing or corrupt.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - no dict
-            return sum(prod(part.get_shape()) for part in slices), {part.get_dtype() for part in slices}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; download or copy it again") from error
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return "..".join(str(entry) for entry in value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _plain(key: str, value: Any) -> str:
+    """A value as people read it; `key` says whether numbers are bytes or a range."""
+    from rich.filesize import decimal
+
+    match value:
+        case None:
+            return "none"
+        case dict():
+            inner = key if key in ("sizes", "ranges") else ""
+            return ", ".join(f"{name} {_plain(inner or name, entry)}" for name, entry in value.items())
+        case [int(start), int(stop)] if key == "ranges":
+            return f"{start:,}..{stop - 1:,}"
+        case list():
+            return ", ".join(_plain("", entry) for entry in value)
+        case int() if key in ("bytes", "sizes"):
+            return decimal(value)
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+        case _:
+            return str(value)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimoo.cli.files import output_folder
-from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, open_model
+from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, WithAttention, open_model
 
 
 class Suite(str, Enum):
@@ -26,6 +26,7 @@ def demo(
     model: Model = "mini",
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Make a gallery: pictures, an inpainting, questions.
 
@@ -34,9 +35,9 @@ def demo(
     output_folder(out)
     from dimoo.evaluation.demo import make_demo
     from dimoo.evaluation.suites import world_of
-    from dimoo.tasks.assemble import resolve
+    from dimoo.weights.hub import resolve
 
-    typer.echo(make_demo(open_model(model, device, dtype), world_of(resolve(model)), out, seed))
+    typer.echo(make_demo(open_model(model, device, dtype, attention), world_of(resolve(model)), out, seed))
 
 
 def evaluate(
@@ -48,6 +49,7 @@ def evaluate(
     seed: Seed = 0,
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Score a model on held-out prompts and questions.
 
@@ -60,9 +62,9 @@ def evaluate(
     from rich.table import Table
 
     from dimoo.evaluation.report import HEAD, score_rows, write_report
-    from dimoo.tasks.assemble import resolve
+    from dimoo.weights.hub import resolve
 
-    loaded, folder = open_model(model, device, dtype), resolve(model)
+    loaded, folder = open_model(model, device, dtype, attention), resolve(model)
     match suite:
         case Suite.WORLD:
             from dimoo.evaluation.suites import evaluate as evaluate_world

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dimoo.core.errors import BackendError
-
 if TYPE_CHECKING:
     from dimoo.tasks.model import Dimoo
+    from dimoo.weights.shards import Progress
+
+LARGE = 1_000_000_000
+"""Bytes; work on fewer is done before a bar can be read."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ def parse_size(text: str) -> Size:
 
 
 Model = Annotated[
-    str, typer.Option("--model", metavar="FOLDER", help='A checkpoint folder, or "mini", the bundled model.')
+    str,
+    typer.Option(
+        "--model", metavar="PATH", help='A checkpoint folder, "mini" (bundled), or owner/name[@revision] on the hub.'
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 
@@ -58,27 +65,65 @@ class DType(str, Enum):
     FLOAT16 = "float16"
 
 
+class Attention(str, Enum):
+    """What computes packed attention."""
+
+    AUTO = "auto"
+    SDPA = "sdpa"
+    VARLEN = "varlen"
+    FLEX = "flex"
+    XFORMERS = "xformers"
+
+
 OnDevice = Annotated[Device, typer.Option("--device", help="auto: cuda where there is one, else cpu.")]
 InDType = Annotated[DType, typer.Option("--dtype", help="Precision of the backbone's weights.")]
+WithAttention = Annotated[
+    Attention | None,
+    typer.Option("--attention", help="What computes attention; auto: the fastest.  [default: the checkpoint's]"),
+]
 
 
-def open_model(model: str, device: Device, dtype: DType) -> Dimoo:
-    """Load a model as the options say.
+def open_model(model: str, device: Device, dtype: DType, attention: Attention | None = None) -> Dimoo:
+    """Load a model as the options say, with a progress bar on stderr if it is large.
 
     Raises:
-        BackendError: this machine has no such device.
+        BackendError: the device is not there, or has no such precision or attention.
         CheckpointError: a file is missing, corrupt, or does not fit the others.
     """
     import torch
 
     import dimoo
 
-    there = {Device.CPU: True, Device.CUDA: torch.cuda.is_available(), Device.MPS: torch.backends.mps.is_available()}
-    chosen = device
-    if device is Device.AUTO:
-        chosen = Device.CUDA if there[Device.CUDA] else Device.CPU
-    if not there[chosen]:
-        raise BackendError(
-            f"this machine, or its torch {torch.__version__}, has no device {chosen.value!r}; use --device cpu"
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    with progress_bar("loading") as progress:
+        return dimoo.load(
+            model,
+            device=auto if device is Device.AUTO else device.value,
+            dtype=dtype.value,
+            attention=None if attention is None else attention.value,
+            progress=progress,
         )
-    return dimoo.load(model, device=chosen.value, dtype=getattr(torch, dtype.value))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress]:
+    """A bar on stderr, where that is a terminal, that shows once told of more than `LARGE` bytes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bars = Bars(*columns, console=console, transient=True)
+    task = bars.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        if total > LARGE and console.is_terminal:
+            bars.start()
+            bars.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        if bars.live.is_started:  # stopping writes a line even so
+            bars.stop()

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dimoo.cli.files import output_paths, read_mask, read_picture, write_picture
-from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, Size, open_model, parse_size
+from dimoo.cli.options import (
+    Device,
+    DType,
+    InDType,
+    Model,
+    OnDevice,
+    Seed,
+    Size,
+    WithAttention,
+    open_model,
+    parse_size,
+)
+from dimoo.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +42,23 @@ Temperature = Annotated[
 ]
 
 
+class NoiseDType(str, Enum):
+    """Precision of the noise that sampling draws."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+Noise = Annotated[
+    NoiseDType | None,
+    typer.Option(
+        "--noise-dtype",
+        help="float32 is correct; bfloat16 reproduces the released sampler's low-precision noise (a truncated tail)."
+        "  [default: the model's]",
+    ),
+]
+
+
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; several: a batch.")],
     out: Out,
@@ -41,8 +71,10 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
+    noise: Noise = None,
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Draw pictures from words.
 
@@ -51,8 +83,8 @@ def generate(
     from dimoo.core.requests import GenerateRequest
 
     paths = output_paths(out, len(prompts))
-    dimoo = open_model(model, device, dtype)
-    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
+    dimoo = open_model(model, device, dtype, attention)
+    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature, noise=noise)
     height, width = (None, None) if size is None else (size.height, size.width)
     requests = [
         GenerateRequest(prompt=prompt, height=height, width=width, seed=seed + index)
@@ -74,8 +106,10 @@ def inpaint(
     steps: Steps = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
+    noise: Noise = None,
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Make a masked region of a picture anew.
 
@@ -85,8 +119,8 @@ def inpaint(
 
     (path,) = output_paths(out, 1)
     before, region = read_picture(picture), read_mask(mask)
-    dimoo = open_model(model, device, dtype)
-    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature)
+    dimoo = open_model(model, device, dtype, attention)
+    settings = image_settings(dimoo.config.image, steps=steps, guidance=guidance, temperature=temperature, noise=noise)
     request = InpaintRequest(image=before, mask=region, prompt=prompt, seed=seed)
     write_picture(watched(dimoo, [request], settings)[0], path)
     typer.echo(path)
@@ -99,13 +133,14 @@ def ask(
     model: Model = "mini",
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Answer a question about a picture.
 
     Prints the answer and nothing else.
     """
     seen = read_picture(picture)
-    typer.echo(open_model(model, device, dtype).ask(seen, question, seed=seed))
+    typer.echo(open_model(model, device, dtype, attention).ask(seen, question, seed=seed))
 
 
 def caption(
@@ -114,13 +149,14 @@ def caption(
     model: Model = "mini",
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
+    attention: WithAttention = None,
 ) -> None:
     """Describe a picture.
 
     Prints the description and nothing else.
     """
     seen = read_picture(picture)
-    typer.echo(open_model(model, device, dtype).caption(seen, seed=seed))
+    typer.echo(open_model(model, device, dtype, attention).caption(seen, seed=seed))
 
 
 def watched(model: Dimoo, requests: Sequence[Request], settings: ImageSettings) -> list[Image]:
@@ -137,12 +173,19 @@ def watched(model: Dimoo, requests: Sequence[Request], settings: ImageSettings) 
 
 
 def image_settings(
-    defaults: ImageSettings, *, steps: int | None, guidance: float | None, temperature: float | None
+    defaults: ImageSettings,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    noise: NoiseDType | None = None,
 ) -> ImageSettings:
-    """The model's settings with those changed that are given; temperature 0 is the greedy draw.
+    """The model's settings with those changed that are given.
+
+    Temperature 0 is the greedy draw. The noise is that of the draw and of the confidence, where they have any.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or a noise is given where none is drawn.
     """
     from dimoo.core.config import override
     from dimoo.diffusion.config import CategoricalConfig, GreedyConfig
@@ -155,4 +198,14 @@ def image_settings(
         assignments.append(f"draw.temperature={temperature}")
     elif temperature is not None:
         assignments.append(f"draw={CategoricalConfig(temperature=temperature).model_dump_json()}")
-    return override(defaults, assignments)
+    settings = override(defaults, assignments)
+    if noise is None:
+        return settings
+    parts = {"draw": settings.draw, "confidence": settings.confidence}
+    noisy = [name for name, part in parts.items() if "noise" in type(part).model_fields]
+    if not noisy:
+        raise ConfigError(
+            f"a {settings.draw.kind!r} draw and {settings.confidence.kind!r} confidence draw no noise; leave out"
+            " --noise-dtype, or give a --temperature above 0"
+        )
+    return override(settings, [f"{name}.noise={noise.value}" for name in noisy])

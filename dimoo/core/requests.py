@@ -43,4 +43,24 @@ class AskRequest:
     seed: int = 0
 
 
-Request = GenerateRequest | InpaintRequest | AskRequest
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """"system", "user" or "assistant"."""
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """The answer to a conversation, by a model with a chat template."""
+
+    messages: tuple[Message, ...]
+    """User and assistant in turn, the user last; a system message may come first."""
+    tokens: int | None = None
+    """Tokens planned for the answer, its end included. None: the model's own number."""
+    seed: int = 0
+
+
+Request = GenerateRequest | InpaintRequest | AskRequest | ChatRequest

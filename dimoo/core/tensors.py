@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -37,19 +37,24 @@ def load_exact(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             the meta device, where there is nothing to copy into. The module is then unchanged.
     """
     own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in tensors]
-    problems += [f"unknown: {name}" for name in tensors if name not in own]
-    problems += [
-        f"wrong shape: {name} is {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    raise_all(problems)
+    wanted, given = ({name: tensor.shape for name, tensor in some.items()} for some in (own, tensors))
+    raise_all(mismatches(wanted, given))
     if any(tensor.is_meta for tensor in own.values()):
         raise CheckpointError("the model is on the meta device; call model.to_empty(device=...) before loading")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def mismatches(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> list[str]:
+    """What keeps tensors of the `given` shapes from filling those of the `wanted` ones, one line per problem."""
+    problems = [f"missing: {name}" for name in wanted if name not in given]
+    problems += [f"unknown: {name}" for name in given if name not in wanted]
+    return problems + [
+        f"wrong shape: {name} is {tuple(given[name])}, the model wants {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
 
 
 def raise_all(problems: list[str]) -> None:

@@ -25,14 +25,15 @@ class Confidence(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Probability:
-    """softmax(logits)[drawn], computed in `dtype`; LLaDA takes float64."""
+    """softmax(logits)[drawn], computed in `dtype`; LLaDA takes float64, which MPS lacks: float32 there."""
 
     dtype: torch.dtype = torch.float32
 
     def __call__(self, logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The probability of each drawn column."""
         del generator
-        return _at(logits.to(self.dtype).softmax(dim=-1), ids)
+        dtype = torch.float32 if logits.device.type == "mps" else self.dtype
+        return _at(logits.to(dtype).softmax(dim=-1), ids)
 
 
 @dataclass(frozen=True, kw_only=True)

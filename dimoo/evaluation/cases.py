@@ -60,7 +60,7 @@ class Runner:
 
     def through_tokenizer(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures encoded and decoded: the best that the model could make of them."""
-        tokenizer = self.model.kit.image_tokenizer
+        tokenizer = self.model.kit.pictures
         results: list[Image.Image] = []
         for start in range(0, len(pictures), self.batch):
             pixels = to_pixels(pictures[start : start + self.batch])

@@ -18,7 +18,7 @@ from dimoo.diffusion.config import (
     OrderConfig,
     ProbabilityConfig,
 )
-from dimoo.tokenizers.template import PromptTemplate
+from dimoo.tokenizers.template import ChatTemplate, PromptTemplate
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 
@@ -52,6 +52,8 @@ class ModelConfig(StrictConfig):
     backbone: BackboneConfig
     vocabulary: Vocabulary
     template: PromptTemplate
+    chat: ChatTemplate | None = None
+    """Of a language model that can converse; null: it cannot."""
     text_fingerprint: str | None = None
     """Of the text tokenizer that the backbone was trained with; null where it is not known."""
     image_fingerprint: str | None = None

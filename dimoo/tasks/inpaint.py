@@ -30,10 +30,10 @@ def inpaint(kit: Kit, request: InpaintRequest, settings: ImageSettings | Plan) -
     """The job of filling a masked region. A code is made anew if any of its pixels is masked.
 
     Raises:
-        RequestError: the mask is of another size or empty, the size is off the grid, the prompt is too long, or a value
-            is of a wrong type.
+        RequestError: the model knows text only, the mask is of another size or empty, the size is off the grid, the
+            prompt is too long, or a value is of a wrong type.
     """
-    tokenizer, image = kit.image_tokenizer, as_rgb(picture(request.image))
+    tokenizer, image = kit.pictures, as_rgb(picture(request.image))
     if picture(request.mask, "mask").size != request.image.size:
         raise RequestError(
             f"the mask is {_size(request.mask)} but the image is {_size(request.image)};"

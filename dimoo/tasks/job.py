@@ -9,9 +9,12 @@ from typing import Generic, TypeVar
 from PIL.Image import Image
 from torch import Tensor
 
+from dimoo.core.errors import RequestError
 from dimoo.diffusion.canvas import Plan
+from dimoo.tasks.inputs import whole
 from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.base import Tokenizer
+from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.image.resize import to_pixels
 from dimoo.tokenizers.prompts import Grid, Prompts
 
@@ -23,28 +26,56 @@ class Kit:
     """What tasks need of a model to translate requests: no backbone among it."""
 
     prompts: Prompts
-    image_tokenizer: Tokenizer
+    image_tokenizer: Tokenizer | None
+    """None: the model knows text only. Tasks about pictures take it by `pictures`."""
+    chat: Chat | None
+    """None: the model has no chat template."""
     image_size: tuple[int, int]
     """(height, width) in pixels where a request names none."""
     answer_tokens: int
     """Tokens planned for an answer where a request names no number."""
 
+    @property
+    def pictures(self) -> Tokenizer:
+        """The image tokenizer.
+
+        Raises:
+            RequestError: the model knows text only.
+        """
+        if self.image_tokenizer is None:
+            raise RequestError(
+                'this model knows text only; for pictures load a multimodal one, as "mini", or add an image tokenizer'
+                " with dimoo.grow and train it"
+            )
+        return self.image_tokenizer
+
+    def planned(self, tokens: int | None) -> int:
+        """How many tokens an answer gets: as many as are asked for, or the model's own number.
+
+        Raises:
+            RequestError: it is no whole number, or below 1.
+        """
+        count = self.answer_tokens if tokens is None else whole(tokens, "tokens")
+        if count < 1:
+            raise RequestError(f"an answer of {count} tokens cannot hold anything; plan at least 1")
+        return count
+
     def encode(self, image: Image) -> Tensor:
         """The codes of a picture, int64 [h, w] (or [h, w, codebooks]) on the CPU.
 
         Raises:
-            RequestError: the picture's size is off the tokenizer's grid.
+            RequestError: the model knows text only, or the picture's size is off the tokenizer's grid.
         """
-        self.image_tokenizer.grid_for((image.height, image.width))
-        return self.image_tokenizer.encode(to_pixels([image]))[0].cpu()
+        self.pictures.grid_for((image.height, image.width))
+        return self.pictures.encode(to_pixels([image]))[0].cpu()
 
     def grid(self, image: Image) -> Grid:
         """A picture as a grid of known codes.
 
         Raises:
-            RequestError: the picture's size is off the tokenizer's grid.
+            RequestError: the model knows text only, or the picture's size is off the tokenizer's grid.
         """
-        return Grid.of(self.image_tokenizer.modality, self.encode(image), self.image_tokenizer.codebooks)
+        return Grid.of(self.pictures.modality, self.encode(image), self.pictures.codebooks)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

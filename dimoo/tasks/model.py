@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import torch
 from PIL.Image import Image
 from torch import nn
 
+from dimoo.backbone.model import Backbone
+from dimoo.core.device import precision
 from dimoo.core.errors import RequestError
-from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
+from dimoo.core.requests import AskRequest, ChatRequest, InpaintRequest, Message, Request
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
+from dimoo.tasks.chat import as_messages
+from dimoo.tasks.dispatch import job_of
 from dimoo.tasks.engine import Stream
-from dimoo.tasks.generate import generate
-from dimoo.tasks.inpaint import inpaint
-from dimoo.tasks.inputs import pair, pictures, whole
+from dimoo.tasks.generate import as_requests
+from dimoo.tasks.inputs import pictures
 from dimoo.tasks.job import Job, Kit
+from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
 from dimoo.tasks.problems import CAPTION_REQUEST
-from dimoo.tasks.understand import ask
+from dimoo.tasks.save import savable
 from dimoo.tokenizers.base import Tokenizer
+from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import TextTokenizer
+from dimoo.weights.card import model_card
+from dimoo.weights.checkpoint import layout_named, write_checkpoint
+from dimoo.weights.hub import upload
+from dimoo.weights.layout import Parts
+from dimoo.weights.shards import Progress, silent
 
 
 class Dimoo:
-    """A masked diffusion model over text and images. `dimoo.load` makes one.
+    """A masked diffusion model over text and images, or over text alone. `dimoo.load` makes one.
 
     Every call takes a seed; the same seed gives the same result, alone or in a batch.
     """
@@ -37,16 +50,24 @@ class Dimoo:
         *,
         backbone: MaskPredictor,
         text_tokenizer: TextTokenizer,
-        image_tokenizer: Tokenizer,
+        image_tokenizer: Tokenizer | None = None,
     ) -> None:
+        """A model of these parts; one without an image tokenizer knows text only.
+
+        Raises:
+            CheckpointError: the text tokenizer lacks a tag of the prompts or a token of the chat template, or the chat
+                template is not valid.
+        """
         self.config = config
         self.backbone = backbone
         if isinstance(backbone, nn.Module):
             backbone.eval()
         self.prompts = Prompts(text=text_tokenizer, vocabulary=config.vocabulary, template=config.template)
+        chat = config.chat
         self.kit = Kit(
             prompts=self.prompts,
             image_tokenizer=image_tokenizer,
+            chat=None if chat is None else Chat(text=text_tokenizer, vocabulary=config.vocabulary, template=chat),
             image_size=config.image_size,
             answer_tokens=config.answer_tokens,
         )
@@ -71,19 +92,7 @@ class Dimoo:
             RequestError: a size is off the grid, a prompt is too long, or the numbers of prompts, sizes and seeds
                 differ.
         """
-        if not isinstance(prompts, Sequence):
-            raise RequestError(f"prompts must be a string or a list of strings, not {type(prompts).__name__}")
-        words = [prompts] if isinstance(prompts, str) else list(prompts)
-        count = len(words)
-        sizes = size if _several(size) else [self.config.image_size if size is None else pair(size)] * count
-        seeds = seed if isinstance(seed, Sequence) else [whole(seed, "seed") + index for index in range(count)]
-        for what, values in (("sizes", sizes), ("seeds", seeds)):
-            if len(values) != count:
-                raise RequestError(f"{count} prompts but {len(values)} {what}; give one, or one for each prompt")
-        requests = [
-            GenerateRequest(prompt=prompt, height=height, width=width, seed=own)
-            for prompt, (height, width), own in zip(words, map(pair, sizes), seeds, strict=True)
-        ]
+        requests = as_requests(prompts, size=self.config.image_size if size is None else size, seed=seed)
         return self.run(requests, image=settings)
 
     def inpaint(
@@ -120,6 +129,68 @@ class Dimoo:
         """A description of a picture."""
         return self.ask(image, CAPTION_REQUEST, tokens=self.config.caption_tokens, seed=seed, settings=settings)
 
+    def nll(
+        self,
+        target: Image | str,
+        *,
+        prompt: str = "",
+        images: Image | Sequence[Image] = (),
+        tokens: int | None = None,
+        samples: int = 64,
+        seed: int = 0,
+        batch: int = 16,
+    ) -> Likelihood:
+        """How likely the model finds a picture or an answer: an upper bound on -log p(target | prompt, images).
+
+        The bound is estimated over random masks, with its standard error; of a target of few tokens it is computed (see
+        `dimoo.tasks.likelihood`). One picture under two prompts compares, and so do two answers to one question.
+
+        Args:
+            target: a picture, of whose codes the likelihood is as drawn from `prompt`; or a string, that of its
+                tokens and their end as the answer to `prompt` about `images`.
+            prompt: what is drawn or asked; may be empty. Without images a model that has a chat template takes it as
+                the user's message, which may not be.
+            images: what is asked about, one picture, several or none; a picture as target takes none.
+            tokens: planned for a text answer and its end, as in `ask`; exactly as many as it takes by default. A model
+                that has learnt padded answers, as "mini" has, finds those likelier that have their usual room.
+            samples: draws of masks, at least 2; the error falls with their root.
+            seed: names the draws.
+            batch: draws in one forward pass; changes memory and speed, not the numbers beyond rounding.
+
+        Raises:
+            RequestError: a picture comes with `images` or `tokens`, a text takes more than `tokens`, a size is off the
+                grid, the prompt is too long, `samples` or `batch` is too small, or a value is of a wrong type.
+        """
+        problem = known_problem(self.kit, target, prompt, images, tokens)
+        mask = self.config.vocabulary.mask
+        return likelihood(self.backbone, problem, mask=mask, samples=samples, seed=seed, batch=batch)
+
+    def chat(
+        self,
+        messages: str | Sequence[Message | Mapping[str, str]],
+        *,
+        tokens: int | None = None,
+        seed: int = 0,
+        settings: TextSettings | Plan | None = None,
+    ) -> str:
+        """The answer to a message, or to the last one of a conversation.
+
+        Args:
+            messages: a string, or the turns so far: `Message` objects or mappings with `role` and `content`; user and
+                assistant in turn, the user last, a system message first if there is one.
+            tokens: planned for the answer, the model's own number by default.
+            seed: names the draws.
+            settings: how to sample, as settings or a ready plan; the model's own settings by default.
+
+        Raises:
+            RequestError: the model has no chat template, the turns are in another order, no token is planned for the
+                answer, or both together are longer than the model takes.
+            CheckpointError: the model's chat template cannot render the conversation.
+        """
+        request = ChatRequest(messages=as_messages(messages), tokens=tokens, seed=seed)
+        answer: str = self.run([request], text=settings)[0]
+        return answer
+
     def run(
         self,
         requests: Sequence[Request | Job[Any]],
@@ -151,25 +222,83 @@ class Dimoo:
             raise RequestError(f"requests must be a list, not {type(requests).__name__}; for one write [request]")
         picture = self.config.image if image is None else image
         words = self.config.text if text is None else text
-        jobs = [self._job(request, picture, words) for request in requests]
+        jobs = [job_of(self.kit, request, image=picture, text=words) for request in requests]
         return Stream(self.backbone, self.config.vocabulary, jobs)
 
-    def _job(self, request: Request | Job[Any], image: ImageSettings | Plan, text: TextSettings | Plan) -> Job[Any]:
-        match request:
-            case Job():
-                return request
-            case GenerateRequest():
-                return generate(self.kit, request, image)
-            case InpaintRequest():
-                return inpaint(self.kit, request, image)
-            case AskRequest():
-                return ask(self.kit, request, text)
-            case _:
-                raise RequestError(
-                    f"a request is a GenerateRequest, InpaintRequest, AskRequest or Job, not {type(request).__name__}"
-                )
+    def save(
+        self,
+        path: str | Path,
+        *,
+        layout: str = "dimoo",
+        dtype: torch.dtype | str | None = None,
+        shard_size: int | str = "5GB",
+        card: str | None = None,
+        progress: Progress = silent,
+    ) -> Path:
+        """Write a checkpoint folder that `dimoo.load` reads; returns it.
 
+        An older checkpoint in the folder is replaced at the end, as a whole; what else lies in it stays.
 
-def _several(size: object) -> TypeGuard[Sequence[Sequence[int]]]:
-    """Whether it is a size for each picture, not one for all."""
-    return isinstance(size, Sequence) and all(isinstance(entry, Sequence) for entry in size)
+        Args:
+            path: the folder.
+            layout: "dimoo", our own, or "lumina", the layout of the released LLaDA and Lumina-DiMOO checkpoints.
+            dtype: in which the backbone's weights are stored; None: as they are.
+            shard_size: how large one file of weights may become, in bytes or as "5GB".
+            card: the model card; None: one is generated.
+            progress: told the bytes done and their sum.
+
+        Raises:
+            CheckpointError: the parts are of types that cannot be saved, are not those that the config names, or have
+                no place in the layout, or the folder holds something other than a checkpoint.
+        """
+        parts, backbone = self._savable()
+        write_checkpoint(
+            Path(path),
+            parts,
+            backbone,
+            layout=layout_named(layout),
+            dtype=None if dtype is None else precision(dtype),
+            shard_size=shard_size,
+            card=self.card(str(path), layout=layout, dtype=dtype) if card is None else card,
+            progress=progress,
+        )
+        return Path(path)
+
+    def card(self, where: str, *, layout: str = "dimoo", dtype: torch.dtype | str | None = None) -> str:
+        """The generated model card: the text of a README.md with the hub's header.
+
+        Args:
+            where: what to give to `dimoo.load`, as "owner/name".
+            layout: as in `save`.
+            dtype: as in `save`.
+
+        Raises:
+            CheckpointError: the parts are of types that cannot be saved.
+        """
+        parts, backbone = self._savable()
+        weights = list(backbone.parameters())
+        kind = weights[0].dtype if dtype is None else precision(dtype)
+        count, stored = sum(tensor.numel() for tensor in weights), str(kind).removeprefix("torch.")
+        return model_card(parts, parameters=count, dtype=stored, layout=layout, where=where)
+
+    def push(
+        self,
+        name: str,
+        *,
+        layout: str = "dimoo",
+        dtype: torch.dtype | str | None = None,
+        private: bool = True,
+        card: str | None = None,
+    ) -> str:
+        """Put the model onto the Hugging Face hub as `owner/name`, with a generated card; returns its address.
+
+        Raises:
+            CheckpointError: as in `save`; or not logged in, no right to write there, or no way to the hub.
+        """
+        with TemporaryDirectory() as scratch:
+            text = self.card(name, layout=layout, dtype=dtype) if card is None else card
+            folder = self.save(Path(scratch) / "model", layout=layout, dtype=dtype, card=text)
+            return upload(folder, name, private=private)
+
+    def _savable(self) -> tuple[Parts, Backbone]:
+        return savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)

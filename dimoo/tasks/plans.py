@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dimoo.core.errors import RequestError
 from dimoo.diffusion import build
 from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.guidance import ClassifierFree, NoGuidance
 from dimoo.diffusion.orders import BlockOrder
-from dimoo.diffusion.stopping import NoStop, StopAtToken
+from dimoo.diffusion.stopping import AnyStop, NoStop, StopAtToken
 from dimoo.presets.config import ImageSettings, TextSettings
-from dimoo.tokenizers.vocabulary import Vocabulary
 
 
 def image_plan(settings: ImageSettings | Plan) -> Plan:
@@ -31,8 +32,8 @@ def image_plan(settings: ImageSettings | Plan) -> Plan:
     )
 
 
-def text_plan(settings: TextSettings | Plan, vocabulary: Vocabulary, *, tokens: int) -> Plan:
-    """Block-wise text of `tokens` tokens that ends early once `</answer>` stands.
+def text_plan(settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int]) -> Plan:
+    """Block-wise text of `tokens` tokens that ends early once one of the ids `stops` stands with no mask before it.
 
     Raises:
         RequestError: the settings are neither `TextSettings` nor a `Plan`.
@@ -49,7 +50,7 @@ def text_plan(settings: TextSettings | Plan, vocabulary: Vocabulary, *, tokens: 
         draw=build.build_draw(settings.draw),
         confidence=build.build_confidence(settings.confidence),
         guidance=NoGuidance(),
-        stopping=StopAtToken(token=vocabulary.answer_end),
+        stopping=AnyStop(rules=tuple(StopAtToken(token=stop) for stop in stops)),
     )
 
 

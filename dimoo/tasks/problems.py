@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dimoo.core.requests import Message
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.problem import CONDITION, Problem
+from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 UNCONDITIONAL = "unconditional"
@@ -46,3 +48,14 @@ def understanding(
         branches={CONDITION: prompts.context(UNDERSTANDING, question, images)},
         answer=prompts.text_answer(answer, length),
     )
+
+
+def conversation(chat: Chat, messages: Sequence[Message], *, length: int) -> Problem:
+    """Words from words: what the assistant says to the last message.
+
+    Args:
+        chat: the builder of conversations.
+        messages: the turns so far.
+        length: tokens planned for the answer and its end.
+    """
+    return Problem(branches={CONDITION: chat.context(messages)}, answer=chat.answer(length))

@@ -24,13 +24,11 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings | Plan) -> Job[str
             is planned for the answer, or a value is of a wrong type.
     """
     images, question = pictures(request.images), words(request.question, "question")
-    tokens = kit.answer_tokens if request.tokens is None else whole(request.tokens, "tokens")
     if not images:
         raise RequestError("a question needs at least one image")
     if not question.strip():
         raise RequestError("the question is empty; say what you want to know")
-    if tokens < 1:
-        raise RequestError(f"an answer of {tokens} tokens cannot hold anything; plan at least 1")
+    tokens = kit.planned(request.tokens)
     grids = [kit.grid(as_rgb(image)) for image in images]
 
     def read(ids: Tensor) -> str:
@@ -38,7 +36,7 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings | Plan) -> Job[str
 
     return Job(
         problem=understanding(kit.prompts, question, grids, None, length=tokens),
-        plans={TEXT: text_plan(settings, kit.prompts.vocabulary, tokens=tokens)},
+        plans={TEXT: text_plan(settings, tokens=tokens, stops=[kit.prompts.vocabulary.special("answer_end")])},
         seed=whole(request.seed, "seed"),
         read=read,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ class Prompts:
 
     Raises:
         CheckpointError: a tag of the prompt is no single id of the tokenizer, or another one than in the vocabulary.
+            A text-only model has no tags, and can build none of this.
     """
 
     text: TextTokenizer
@@ -57,6 +59,8 @@ class Prompts:
     template: PromptTemplate
 
     def __post_init__(self) -> None:
+        if not self.vocabulary.modalities:
+            return
         for tag in (*PROMPT_TAGS, UNCONDITIONAL):
             if len(ids := self.text.encode(tag)) != 1:
                 raise CheckpointError(
@@ -96,7 +100,7 @@ class Prompts:
 
         Each codebook is a group of targets of its own, with its own range of ids.
         """
-        start, end = self.vocabulary.answer_start, self.vocabulary.answer_end
+        start, end = self.vocabulary.special("answer_start"), self.vocabulary.special("answer_end")
         return join([Document.given([start]), self._grid(grid, target=True), Document.given([end])])
 
     def text_answer(self, answer: str | None, length: int) -> Document:
@@ -110,10 +114,11 @@ class Prompts:
         """
         vocabulary = self.vocabulary
         target = Target(modality=TEXT, kind="text", columns=vocabulary.columns(TEXT))
-        start, end = Document.given([vocabulary.answer_start]), Document.given([vocabulary.answer_end])
+        ending = vocabulary.special("answer_end")
+        start, end = Document.given([vocabulary.special("answer_start")]), Document.given([ending])
         if answer is None:
             return join([start, Document.target([vocabulary.mask] * length, target), end])
-        ids = [*self.text.encode(self.text.defuse(answer)), vocabulary.answer_end]
+        ids = [*self.text.encode(self.text.defuse(answer)), ending]
         if len(ids) > length:
             raise RequestError(f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it")
         body = [Document.target(ids, target)]
@@ -133,9 +138,8 @@ class Prompts:
 
     def read_text(self, ids: Tensor) -> str:
         """The words of a text answer: everything before its first `</answer>`."""
-        tokens = ids.tolist()
-        if self.vocabulary.answer_end in tokens:
-            tokens = tokens[: tokens.index(self.vocabulary.answer_end)]
+        end = self.vocabulary.special("answer_end")
+        tokens = takewhile(lambda token: token != end, ids.tolist())
         return self.text.decode([token for token in tokens if token < self.vocabulary.text_size])
 
     def layout(self, grid: Grid) -> GridLayout:
@@ -145,7 +149,7 @@ class Prompts:
             grid=grid.shape,
             start=entry.start,
             codebook_size=entry.size // grid.codebooks,
-            end_of_line=self.vocabulary.end_of_line,
+            end_of_line=self.vocabulary.special("end_of_line"),
             codebooks=grid.codebooks,
         )
 
@@ -154,7 +158,7 @@ class Prompts:
         books = layout.books()
         is_code = books >= 0
         if grid.codes is None:
-            ids = torch.where(is_code, self.vocabulary.mask, self.vocabulary.end_of_line)
+            ids = torch.where(is_code, self.vocabulary.mask, layout.end_of_line)
         else:
             ids = layout.to_sequence(grid.codes)
             if grid.keep is not None:
@@ -172,5 +176,5 @@ class Prompts:
     def _system(self, task: str) -> str:
         systems: Mapping[str, str] = self.template.systems
         if task not in systems:
-            raise ConfigError(f"the prompt template has no task {task!r}; known: {', '.join(systems)}")
+            raise ConfigError(f"the prompt template has no task {task!r}; known: {', '.join(systems) or 'none'}")
         return systems[task]

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HfTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dimoo.core.errors import CheckpointError
 
@@ -53,8 +53,8 @@ class TextTokenizer:
 
     @property
     def size(self) -> int:
-        """Number of ids, special tokens included."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        """One past the largest id, special tokens included."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def fingerprint(self) -> str:
@@ -78,6 +78,10 @@ class TextTokenizer:
         """The text of ids, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def has(self, token: str) -> bool:
+        """Whether this is one of its tokens."""
+        return self._tokenizer.token_to_id(token) is not None
+
     def id_of(self, token: str) -> int:
         """The id of one token.
 
@@ -88,6 +92,25 @@ class TextTokenizer:
         if index is None:
             raise CheckpointError(f"the text tokenizer has no token {token!r}; add it before building a vocabulary")
         return int(index)
+
+    def with_tokens(self, tokens: Sequence[str]) -> TextTokenizer:
+        """A new tokenizer that also has these special tokens: at the next free ids in order, those it has as they are.
+
+        Raises:
+            CheckpointError: the ids that the library gives are not the next free ones: the tokenizer's ids have gaps.
+        """
+        new = [token for token in dict.fromkeys(tokens) if not self.has(token)]
+        copy = HfTokenizer.from_str(self._tokenizer.to_str())
+        # Not normalized: only the exact spelling is the token, which is what `defuse` breaks.
+        copy.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in new])
+        grown = TextTokenizer(copy)
+        ids = [grown.id_of(token) for token in new]
+        if ids != list(range(self.size, self.size + len(new))):
+            raise CheckpointError(
+                f"the new tokens {new} got the ids {ids} in a text tokenizer whose ids end at {self.size - 1}; its ids"
+                " have gaps: renumber them without"
+            )
+        return grown
 
 
 def train_bpe(texts: Iterable[str], *, size: int) -> TextTokenizer:

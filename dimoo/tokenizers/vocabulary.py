@@ -1,7 +1,8 @@
 """One id space for every modality. The only place in dimoo that knows token ids.
 
 Text ids come first, special ids lie among them (they are entries of the text tokenizer), then one contiguous range
-per modality: `[text | image codes | audio codes | ...]`. In Lumina-DiMOO the image codes begin at 126,356.
+per modality: `[text | image codes | audio codes | ...]`. In Lumina-DiMOO the image codes begin at 126,356. A language
+model such as LLaDA has the text ids alone, and fewer special ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import ConfigError
 
 TEXT = "text"
+MULTIMODAL = ("end_of_line", "unconditional", "answer_start", "answer_end")
+"""Special ids that a text-only model need not have."""
 
 
 class Modality(StrictConfig):
@@ -36,26 +39,32 @@ class Vocabulary(StrictConfig):
     """Which id means what; saved with every checkpoint.
 
     Raises:
-        ConfigError: (as a pydantic error inside `parse`) ranges overlap, or a special id is no text id.
+        ConfigError: (as a pydantic error inside `parse`) ranges overlap, a special id is no text id, or a vocabulary
+            with modalities lacks one.
     """
 
     text_size: int = Field(gt=0)
     """Text ids are 0 .. text_size - 1, the special ids among them."""
     mask: int
     pad: int
+    """Fills what follows a text answer; may be `end_of_text`, as in LLaDA."""
     end_of_text: int
-    end_of_line: int
+    end_of_line: int | None = None
     """Stands after every row of an image; given, never masked, never a target."""
-    unconditional: int
+    unconditional: int | None = None
     """Replaces the prompt in the branch without condition."""
-    answer_start: int
-    answer_end: int
+    answer_start: int | None = None
+    answer_end: int | None = None
     modalities: tuple[Modality, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         specials = self.specials
-        if len(set(specials.values())) != len(specials):
+        missing = [name for name in MULTIMODAL if name not in specials]
+        if self.modalities and missing:
+            raise ValueError(f"a vocabulary with modalities needs the special tokens {', '.join(missing)}")
+        distinct = {name: index for name, index in specials.items() if name != "pad" or index != self.end_of_text}
+        if len(set(distinct.values())) != len(distinct):
             raise ValueError(f"two special tokens share an id: {specials}")
         for name, index in specials.items():
             if not 0 <= index < self.text_size:
@@ -72,16 +81,11 @@ class Vocabulary(StrictConfig):
 
     @property
     def specials(self) -> dict[str, int]:
-        """Every special id by name, modality tags included."""
-        named = {
-            "mask": self.mask,
-            "pad": self.pad,
-            "end_of_text": self.end_of_text,
-            "end_of_line": self.end_of_line,
-            "unconditional": self.unconditional,
-            "answer_start": self.answer_start,
-            "answer_end": self.answer_end,
-        }
+        """Every special id that there is by name, modality tags included."""
+        named = {"mask": self.mask, "pad": self.pad, "end_of_text": self.end_of_text}
+        for name in MULTIMODAL:
+            if (index := getattr(self, name)) is not None:
+                named[name] = index
         for modality in self.modalities:
             named[f"{modality.name}_start"] = modality.opening
             named[f"{modality.name}_end"] = modality.closing
@@ -91,6 +95,18 @@ class Vocabulary(StrictConfig):
     def size(self) -> int:
         """Rows of the embedding and of the head."""
         return max([self.text_size, *(modality.stop for modality in self.modalities)])
+
+    def special(self, name: str) -> int:
+        """The id of a special token, as "answer_end".
+
+        Raises:
+            ConfigError: the vocabulary has none of that name.
+        """
+        specials = self.specials
+        if name in specials:
+            return specials[name]
+        cause = "" if self.modalities else "; this model is text-only: dimoo.grow adds the tokens of other modalities"
+        raise ConfigError(f"the vocabulary has no special token {name!r}; known: {', '.join(specials)}{cause}")
 
     def modality(self, name: str) -> Modality:
         """The entry of a modality.

@@ -80,6 +80,12 @@ def read_diffusers_vq(folder: Path) -> ImageTokenizer:
     return tokenizer.eval()
 
 
+def is_diffusers_vq(tokenizer: ImageTokenizer) -> bool:
+    """Whether diffusers has such a network and quantizer."""
+    config = tokenizer.config
+    return isinstance(config.network, AmusedNetworkConfig) and isinstance(config.quantizer, VectorQuantizerConfig)
+
+
 def write_diffusers_vq(tokenizer: ImageTokenizer, folder: Path) -> None:
     """Write a tokenizer as a diffusers `VQModel` folder; the inverse of `read_diffusers_vq`.
 

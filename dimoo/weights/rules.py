@@ -73,31 +73,63 @@ def expand(rules: Iterable[Rename], **counts: int) -> tuple[Rename, ...]:
     return tuple(expanded)
 
 
-def to_ours(rules: Sequence[Rename], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename (and transform) a published checkpoint's tensors to our names.
+@dataclass(frozen=True)
+class Match:
+    """What becomes of one tensor: its new name and values."""
+
+    name: str
+    values: TensorMap
+
+
+def match_to_ours(rules: Sequence[Rename], names: Iterable[str]) -> dict[str, Match]:
+    """By the published checkpoint's names: what each tensor is with us. Nothing is read.
 
     Raises:
         CheckpointError: lists every name that no rule knows, every required name that is absent, and every
             name that two rules claim.
     """
-    return _convert([(rule.theirs, rule.ours, rule.transform.to_ours) for rule in rules], tensors)
+    return _match([(rule.theirs, rule.ours, rule.transform.to_ours) for rule in rules], names)
+
+
+def match_to_theirs(rules: Sequence[Rename], names: Iterable[str]) -> dict[str, Match]:
+    """By our names: what each tensor is in the published checkpoint; the inverse of `match_to_ours`.
+
+    Raises:
+        CheckpointError: as in `match_to_ours`.
+    """
+    return _match([(rule.ours, rule.theirs, rule.transform.to_theirs) for rule in rules], names)
+
+
+def to_ours(rules: Sequence[Rename], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename (and transform) a published checkpoint's tensors to our names.
+
+    Raises:
+        CheckpointError: as in `match_to_ours`.
+    """
+    return _apply(match_to_ours(rules, tensors), tensors)
 
 
 def to_theirs(rules: Sequence[Rename], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename (and transform) our tensors to the published checkpoint's names; the inverse of `to_ours`.
 
     Raises:
-        CheckpointError: as in `to_ours`.
+        CheckpointError: as in `match_to_ours`.
     """
-    return _convert([(rule.ours, rule.theirs, rule.transform.to_theirs) for rule in rules], tensors)
+    return _apply(match_to_theirs(rules, tensors), tensors)
 
 
-def _convert(table: Sequence[tuple[str, str, TensorMap]], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _apply(matches: Mapping[str, Match], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {match.name: match.values(tensors[source]) for source, match in matches.items()}
+
+
+def _match(table: Sequence[tuple[str, str, TensorMap]], names: Iterable[str]) -> dict[str, Match]:
+    given = list(names)
     required = {source for source, _, _ in table if not _PLACEHOLDER.search(source)}
-    problems = [f"missing: {name}" for name in sorted(required - tensors.keys())]
+    problems = [f"missing: {name}" for name in sorted(required - set(given))]
     patterns = [(_pattern(source), target, transform) for source, target, transform in table]
-    result: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    result: dict[str, Match] = {}
+    taken: set[str] = set()
+    for name in given:
         hits = [
             (_fill(target, hit.groupdict()), transform)
             for pattern, target, transform in patterns
@@ -106,11 +138,11 @@ def _convert(table: Sequence[tuple[str, str, TensorMap]], tensors: Mapping[str, 
         targets = ", ".join(target for target, _ in hits)
         if not hits:
             problems.append(f"unknown: {name}")
-        elif len(hits) > 1 or targets in result:
+        elif len(hits) > 1 or targets in taken:
             problems.append(f"ambiguous: {name} is claimed by more than one rule, as {targets}")
         else:
-            target, transform = hits[0]
-            result[target] = transform(tensor)
+            taken.add(targets)
+            result[name] = Match(*hits[0])
     raise_all(problems)
     return result
 

@@ -18,6 +18,9 @@ OTHERS = [
     "dimoo.core.errors",
     "dimoo.core.requests",
     "dimoo.data.world",
+    "dimoo.presets.families",
+    "dimoo.presets.llada_8b",
+    "dimoo.presets.lumina_dimoo_8b",
     "dimoo.tokenizers.template",
     "dimoo.tokenizers.vocabulary",
 ]

@@ -16,7 +16,6 @@ from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Example
 from dimoo.data.world import WorldSource
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
-from dimoo.tasks.assemble import MINI, TEXT
 from dimoo.tasks.problem import CONDITION
 from dimoo.tasks.problems import CAPTION_REQUEST, UNCONDITIONAL, text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document
@@ -26,6 +25,8 @@ from dimoo.tokenizers.prompts import Grid, Prompts
 from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
+from dimoo.weights.hub import MINI
+from dimoo.weights.layout import TEXT
 from recipes import registry
 from recipes.config import DiffusionRecipe
 

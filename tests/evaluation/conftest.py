@@ -10,7 +10,6 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.data.world import WorldConfig
 from dimoo.presets.config import ImageSettings, ModelConfig
-from dimoo.tasks.assemble import MINI, TEXT
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.build import build_image_tokenizer
@@ -18,6 +17,8 @@ from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConf
 from dimoo.tokenizers.prompts import PromptTemplate
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
+from dimoo.weights.hub import MINI
+from dimoo.weights.layout import TEXT
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ class Oracle:
 
     def __init__(self, world: WorldConfig) -> None:
         canvas = canvas_of(world)
-        self.kit = SimpleNamespace(image_tokenizer=Lossless())
+        self.kit = SimpleNamespace(pictures=Lossless())
         self.config = SimpleNamespace(answer_tokens=8, caption_tokens=24)
         self.batches: list[int] = []
         self._scenes: dict[str, Scene] = {}

@@ -1,4 +1,4 @@
-"""What the parity tests share: the golden folder, its cases by kind, and the backbone loaded from it.
+"""What the parity tests share: the golden folder, its cases by kind, and what the loader makes of its weights.
 
 A test that takes `case` runs once for every case whose kind is in its mark: `@pytest.mark.cases("t2i",
 "inpaint")`. A test that takes `logits_case` runs once for every stored full forward. With no such case it is
@@ -8,16 +8,15 @@ skipped.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from golden_folder import Golden
-from safetensors.torch import load_file
+from golden_folder import Case, Golden
+from golden_release import Released, load_released
 
-from dimoo.backbone.build import build_backbone
 from dimoo.backbone.model import Backbone
-from dimoo.core.tensors import load_exact
-from dimoo.weights.llada import config_from_llada, llada_rules
-from dimoo.weights.rules import to_ours
+
+BUNDLED = Path(__file__).parent / "golden" / "lumina_tiny"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,11 +30,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     golden = Golden(metafunc.config.getoption("--golden"))
     if "case" in metafunc.fixturenames:
         kinds = {kind for mark in metafunc.definition.iter_markers("cases") for kind in mark.args}
-        names = [name for name in golden.info["cases"] if name.split("_")[0] in kinds]
-        metafunc.parametrize("case", [golden.case(name) for name in names], ids=names)
+        cases = [golden.case(name) for name in golden.info["cases"]]
+        chosen = [pytest.param(case, id=case.name, marks=_marks(golden, case)) for case in cases if case.kind in kinds]
+        metafunc.parametrize("case", chosen)
     if "logits_case" in metafunc.fixturenames:
         found = (re.fullmatch(r"(logits\.\d+)\.ids", key) for key in golden.tensors)
         metafunc.parametrize("logits_case", [match[1] for match in found if match])
+
+
+def _marks(golden: Golden, case: Case) -> list[pytest.MarkDecorator]:
+    if not case.reuses:
+        return []
+    # With stale predictions the released code made other tokens in our folder. In another one they may be the same.
+    strict = golden.path.resolve() == BUNDLED.resolve()
+    reason = "the released ML-Cache reuses stale predictions here; dimoo has no cache policies yet"
+    return [pytest.mark.xfail(strict=strict, raises=AssertionError, reason=reason)]
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +53,11 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 @pytest.fixture(scope="session")
-def backbone(golden: Golden) -> Backbone:
-    """The released weights through the published rules."""
-    config = config_from_llada(golden.json("config.json"))
-    model = build_backbone(config)
-    load_exact(model, to_ours(llada_rules(config.layers), load_file(golden.path / "backbone.safetensors")))
-    return model.eval()
+def released(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Released:
+    """The golden weights, written as a released checkpoint and loaded as users do."""
+    return load_released(golden, tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture(scope="session")
+def backbone(released: Released) -> Backbone:
+    return released.backbone

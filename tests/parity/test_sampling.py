@@ -1,4 +1,4 @@
-"""The released samplers' tokens, exactly, through our canvas, plans, denoiser and loop."""
+"""The released samplers' tokens, exactly, through our loader, canvas, plans, denoiser and loop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from golden_folder import Case, Golden
+from golden_release import Released
 from torch import Tensor
 
-from dimoo.backbone.model import Backbone
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch, Branches
 from dimoo.diffusion.canvas import Canvas, Plan, Span
@@ -39,50 +39,47 @@ class Row:
 
 
 @pytest.mark.cases("t2i", "inpaint", "i2i", "mmu")
-def test_case(golden: Golden, backbone: Backbone, case: Case) -> None:
-    if _reuses(case):
-        pytest.skip("the released ML-Cache reuses stale predictions here; dimoo has no cache policies yet")
-    row = _row(golden, backbone, case)
-    (made,) = _sample(golden, backbone, [row])
+def test_case(released: Released, case: Case) -> None:
+    row = _row(released, case)
+    (made,) = _sample(released, [row])
     assert made.tolist() == row.wanted.tolist()
 
 
-def test_all_cases_in_one_batch(golden: Golden, backbone: Backbone) -> None:
+def test_all_cases_in_one_batch(golden: Golden, released: Released) -> None:
     """What the released code cannot do: tasks, sizes, guidance and step counts mixed, and the same tokens."""
     cases = [golden.case(name) for name in golden.info["cases"]]
-    rows = [_row(golden, backbone, case) for case in cases if not _reuses(case)]
+    rows = [_row(released, case) for case in cases if not case.reuses]
     if not rows:
         pytest.skip("every case of this folder needs ML-Cache")
-    for made, row in zip(_sample(golden, backbone, rows), rows, strict=True):
+    for made, row in zip(_sample(released, rows), rows, strict=True):
         assert made.tolist() == row.wanted.tolist()
 
 
-def _row(golden: Golden, backbone: Backbone, case: Case) -> Row:
+def _row(released: Released, case: Case) -> Row:
     settings, tensors = case.settings, case.tensors
-    match case.name.split("_")[0]:
+    match case.kind:
         case "mmu":
-            return _text(golden, backbone, case)
+            return _text(released, case)
         case "i2i":
             scales = (("no_text", settings["cfg_scale"]), ("no_image", settings["cfg_img"]))
             others = {name: tensors[f"uncond_{name.removeprefix('no_')}_ids"] for name, _ in scales}
-            return _image(golden, case, others, MultiCondition(scales=scales))
+            return _image(released, case, others, MultiCondition(scales=scales))
         case _:
             guidance = ClassifierFree(scale=settings["cfg_scale"])
             others = {name: tensors["uncond_ids"] for name in guidance.branches[1:]}
-            return _image(golden, case, others, guidance)
+            return _image(released, case, others, guidance)
 
 
-def _image(golden: Golden, case: Case, others: Mapping[str, Tensor], guidance: Guidance) -> Row:
+def _image(released: Released, case: Case, others: Mapping[str, Tensor], guidance: Guidance) -> Row:
     ids, start = case.tensors["input_ids"][0], case.settings["code_start"] - 2  # at <answer><IMAGE>
     height, width = case.settings["grid"]
     lines = torch.arange(2, 2 + height * (width + 1)).view(height, width + 1)
-    first = golden.info["text_vocab_size"]
     contexts = {"condition": ids[:start], **{name: other[0] for name, other in others.items()}}
     return Row(
         branches={name: Branch(context=context) for name, context in contexts.items()},
         answer=ids[start:],
         positions=lines[:, :width].flatten(),
-        columns=(first, first + golden.info["codebook_size"]),
+        columns=released.codes,
         plan=Plan(
             steps=case.settings["steps"],
             order=MaskGITOrder(schedule=Cosine()),
@@ -91,14 +88,14 @@ def _image(golden: Golden, case: Case, others: Mapping[str, Tensor], guidance: G
             guidance=guidance,
             stopping=NoStop(),
         ),
-        wanted=case.tensors["output_codes"][0] + first,
+        wanted=case.tensors["output_codes"][0] + released.codes[0],
     )
 
 
-def _text(golden: Golden, backbone: Backbone, case: Case) -> Row:
+def _text(released: Released, case: Case) -> Row:
     settings, ids = case.settings, case.tensors["input_ids"][0]
     start = settings["code_start"] - 1  # at <answer>
-    hidden = torch.full_like(ids[:start], _mask(golden))
+    hidden = torch.full_like(ids[:start], released.mask)
     positions = torch.arange(1, 1 + settings["gen_length"])
     return Row(
         branches={
@@ -107,7 +104,7 @@ def _text(golden: Golden, backbone: Backbone, case: Case) -> Row:
         },
         answer=ids[start:],
         positions=positions,
-        columns=(0, backbone.vocab_size),
+        columns=(0, released.backbone.vocab_size),
         plan=Plan(
             steps=settings["steps"],
             order=BlockOrder(block=settings["block_length"]),
@@ -120,7 +117,7 @@ def _text(golden: Golden, backbone: Backbone, case: Case) -> Row:
     )
 
 
-def _sample(golden: Golden, backbone: Backbone, rows: Sequence[Row]) -> list[Tensor]:
+def _sample(released: Released, rows: Sequence[Row]) -> list[Tensor]:
     """What is made of each row, int64 [L]; everything else must stand as it was given."""
     spans, offset = [], 0
     for index, row in enumerate(rows):
@@ -131,23 +128,9 @@ def _sample(golden: Golden, backbone: Backbone, rows: Sequence[Row]) -> list[Ten
         ids=torch.cat([row.answer for row in rows]),
         lengths=tuple(len(row.answer) for row in rows),
         spans=tuple(spans),
-        mask_id=_mask(golden),
+        mask_id=released.mask,
     )
-    denoiser = BackboneDenoiser(backbone, start, [row.branches for row in rows])
+    denoiser = BackboneDenoiser(released.backbone, start, [row.branches for row in rows])
     final = run(denoiser, start, [generator(index) for index in range(len(rows))])
     assert torch.equal(final.ids[~start.masked], start.ids[~start.masked])
     return [final.ids[span.positions] for span in spans]
-
-
-def _mask(golden: Golden) -> int:
-    index: int = golden.info["special_tokens"]["mask"]
-    return index
-
-
-def _reuses(case: Case) -> bool:
-    """Whether the released ML-Cache skipped anything: it ignores the setting where there is no guidance."""
-    settings = case.settings
-    if not settings.get("use_cache") or not settings["cfg_scale"]:
-        return False
-    warm, interval = int(settings["warmup_ratio"] * settings["steps"]), settings["refresh_interval"]
-    return any((step - warm) % interval for step in range(warm + 1, settings["steps"]))

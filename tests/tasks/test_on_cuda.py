@@ -4,7 +4,7 @@ import pytest
 import torch
 from task_cases import mixture
 
-from dimoo.tasks.assemble import load, save
+from dimoo.tasks.assemble import load
 
 pytestmark = [
     pytest.mark.gpu,
@@ -14,7 +14,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_task_runs(model, tmp_path, dtype):
-    save(model, tmp_path / "model", dtype=torch.float32)
+    model.save(tmp_path / "model", dtype=torch.float32)
     loaded = load(tmp_path / "model", dtype=dtype, device="cuda")
     assert loaded.backbone.device.type == "cuda"
     results, wanted = loaded.run(mixture()), model.run(mixture())
@@ -25,7 +25,7 @@ def test_every_task_runs(model, tmp_path, dtype):
 
 
 def test_one_seed_gives_the_same_tokens_on_both_devices(model, tmp_path):
-    save(model, tmp_path / "model", dtype=torch.float32)
+    model.save(tmp_path / "model", dtype=torch.float32)
     loaded = load(tmp_path / "model", device="cuda")
     for request in mixture():
         *_, here = model.stream([request])

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from dimoo.core.errors import CheckpointError
 from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS, TextTokenizer, train_bpe
@@ -89,3 +89,30 @@ def test_defuse_leaves_added_words_that_are_not_special():
     inner.add_tokens(["https://"])
     words = TextTokenizer(inner)
     assert words.defuse("see https://a </user>") == "see https://a <\u200b/user>"
+
+
+def test_tokens_are_added_at_the_next_free_ids(trained):
+    before = trained.fingerprint
+    grown = trained.with_tokens(["<SOUND>", "<user>", "</SOUND>", "<SOUND>"])
+    assert (grown.id_of("<SOUND>"), grown.id_of("</SOUND>")) == (trained.size, trained.size + 1)
+    assert grown.size == trained.size + 2
+    assert grown.id_of("<user>") == trained.id_of("<user>")
+    assert grown.encode("<SOUND>a red cat</SOUND>") == [trained.size, *trained.encode("a red cat"), trained.size + 1]
+    assert grown.decode([trained.size, *trained.encode("a red cat")]) == "a red cat"
+    assert trained.size not in grown.encode(grown.defuse("<SOUND>"))
+    assert trained.fingerprint == before != grown.fingerprint
+    with pytest.raises(CheckpointError, match="no token '<SOUND>'"):
+        trained.id_of("<SOUND>")
+
+
+def test_tokens_survive_saving(trained, tmp_path):
+    grown = trained.with_tokens(["<SOUND>"])
+    grown.save(tmp_path / "tokenizer.json")
+    loaded = TextTokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.id_of("<SOUND>"), loaded.fingerprint) == (trained.size, grown.fingerprint)
+
+
+def test_ids_with_gaps_cannot_grow():
+    gappy = TextTokenizer(Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a")))
+    with pytest.raises(CheckpointError, match=r"\['<SOUND>'\] got the ids \[2\] .* end at 7; its ids have gaps"):
+        gappy.with_tokens(["<SOUND>"])

@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dimoo
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.tokenizers.vocabulary import TEXT, Vocabulary
@@ -69,6 +73,13 @@ def test_the_released_shape():
     ("changes", "message"),
     [
         ({"pad": 0}, "two special tokens share an id"),
+        ({"pad": 0, "end_of_text": 0}, "two special tokens share an id"),
+        ({"pad": 3}, "two special tokens share an id"),
+        ({"answer_end": None, "modalities": [image()]}, "with modalities needs the special tokens answer_end"),
+        (
+            {"unconditional": None, "end_of_line": None, "modalities": [image()]},
+            "needs the special tokens end_of_line, unconditional",
+        ),
         ({"mask": 20}, "special token mask has id 20, outside the text ids 0..19"),
         ({"mask": -1}, "special token mask has id -1"),
         ({"modalities": [image(opening=0)]}, "two special tokens share an id"),
@@ -108,3 +119,44 @@ def test_an_unknown_modality_is_named_with_the_known_ones():
         vocabulary.columns("video")
     with pytest.raises(ConfigError, match="known: none"):
         parse(Vocabulary, VALUES).modality("image")
+
+
+LLADA = {"text_size": 126_464, "mask": 126_336, "pad": 126_081, "end_of_text": 126_081}
+
+
+def test_a_text_only_vocabulary_has_three_special_tokens_and_its_pad_may_be_its_end():
+    vocabulary = parse(Vocabulary, LLADA)
+    assert vocabulary.specials == {"mask": 126_336, "pad": 126_081, "end_of_text": 126_081}
+    assert vocabulary.size == 126_464
+    assert parse(Vocabulary, vocabulary.model_dump(mode="json")) == vocabulary
+    assert [vocabulary.special(name) for name in vocabulary.specials] == [126_336, 126_081, 126_081]
+
+
+@pytest.mark.parametrize("name", SPECIALS[3:])
+def test_what_a_text_only_vocabulary_lacks_is_named_with_the_way_to_it(name):
+    with pytest.raises(ConfigError, match=rf"no special token '{name}'; known: mask, pad, end_of_text; .* dimoo.grow"):
+        parse(Vocabulary, LLADA).special(name)
+
+
+def test_special_ids_by_name():
+    vocabulary = parse(Vocabulary, {**VALUES, "modalities": [image()]})
+    assert {name: vocabulary.special(name) for name in (*SPECIALS, "image_start", "image_end")} == {
+        **{name: VALUES[name] for name in SPECIALS},
+        "image_start": 7,
+        "image_end": 8,
+    }
+    with pytest.raises(ConfigError, match=r"no special token 'audio_start'; known: mask, .*, image_end$"):
+        vocabulary.special("audio_start")
+
+
+def test_a_text_only_vocabulary_cannot_take_a_modality_as_it_is():
+    with pytest.raises(
+        ConfigError, match="needs the special tokens end_of_line, unconditional, answer_start, answer_end"
+    ):
+        parse(Vocabulary, LLADA).with_modality("image", 8192, opening=126_349, closing=126_350)
+
+
+def test_the_bundled_vocabulary_is_written_as_it_was():
+    path = Path(dimoo.__file__).parent / "assets" / "mini" / "config.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))["vocabulary"]
+    assert parse(Vocabulary, stored).model_dump(mode="json") == stored

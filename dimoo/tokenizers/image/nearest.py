@@ -5,6 +5,8 @@ Axes: N = vectors, K = codes, C = channels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +26,8 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         int64 [N].
     """
-    with torch.autocast(vectors.device.type, enabled=False):
+    kind = vectors.device.type  # the meta device knows no autocast, so there is none to switch off
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         table = codebook.detach().float()
         half_norms = table.square().sum(dim=1) / 2
         blocks = torch.split(vectors.detach().float(), _ROWS)

@@ -1,0 +1,134 @@
+"""convert, verify: checkpoints as files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimoo.cli.options import DType, progress_bar
+
+CARRIED = ("LICENSE", "world.json")
+"""Files beside a checkpoint that `convert` takes along: whose it is, and what `evaluate` scores it on."""
+CHECKED = (
+    "config.json, index against files, names, shapes and dtypes of all tensors, values that are not finite, tokenizers,"
+    " fingerprints, special tokens, code ranges"
+)
+
+
+class LayoutName(str, Enum):
+    """How a checkpoint's files are arranged."""
+
+    DIMOO = "dimoo"
+    LUMINA = "lumina"
+
+
+def parse_bytes(text: str) -> int:
+    """`5GB` -> 5,000,000,000; a number alone is bytes.
+
+    Raises:
+        typer.BadParameter: the text is no size, or not at least a byte.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " ")) if match else 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is no size; write a number and KB, MB, GB or TB, as 5GB")
+    return size
+
+
+Folder = Annotated[
+    str, typer.Argument(metavar="PATH", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
+]
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="A new folder; a checkpoint in it is replaced.")],
+    to: Annotated[LayoutName, typer.Option("--to", help="dimoo: our own; lumina: that of the released models.")],
+    dtype: Annotated[
+        DType | None, typer.Option("--dtype", help="Precision of the stored weights.  [default: each as it is]")
+    ] = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            "--shard-size", parser=parse_bytes, metavar="SIZE", help="Of one file of weights, as 500MB.  [default: 5GB]"
+        ),
+    ] = None,
+) -> None:
+    """Write a checkpoint in another layout.
+
+    Weights are streamed: memory is needed for one file of weights (--shard-size) at a time, never for the model.
+    Converting back gives the same tensors, bit for bit, unless --dtype rounds them. A model card, LICENSE and
+    world.json beside the source are taken along; other files that are no part of a checkpoint are not.
+
+    Prints the folder.
+    """
+    from dimoo.core.device import precision
+    from dimoo.weights.convert import convert as convert_checkpoint
+    from dimoo.weights.hub import resolve
+
+    folder = resolve(source)
+    with progress_bar("writing") as progress:
+        convert_checkpoint(
+            folder,
+            target,
+            layout=to.value,
+            dtype=None if dtype is None else precision(dtype.value),
+            shard_size="5GB" if shard_size is None else shard_size,
+            progress=progress,
+        )
+    for name in CARRIED:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    typer.echo(target)
+
+
+def verify(
+    path: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+) -> None:
+    """Check a checkpoint without computing with it.
+
+    config.json, index against files, name, shape and dtype of every tensor, values that are not finite, tokenizers,
+    fingerprints, special tokens, code ranges; for a model in any layout, or the folder of an image tokenizer alone.
+
+    Prints every problem. Exit status: 0 none found, 1 some.
+
+    JSON keys: ok, folder, layout, tensors, numbers, bytes, problems, notes.
+    """
+    from rich.filesize import decimal
+
+    from dimoo.weights.hub import resolve
+    from dimoo.weights.verify import verify as verify_checkpoint
+
+    folder = resolve(path)
+    with progress_bar("reading") as progress:
+        report = verify_checkpoint(folder, progress)
+    if as_json:
+        facts = {
+            "ok": report.ok,
+            "folder": str(folder),
+            "layout": report.layout,
+            "tensors": report.tensors,
+            "numbers": report.numbers,
+            "bytes": report.nbytes,
+            "problems": report.problems,
+            "notes": report.notes,
+        }
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        size = f"{report.tensors:,} tensors, {report.numbers:,} numbers, {decimal(report.nbytes)}"
+        typer.echo(f"{folder}: layout {report.layout}, {size}\nchecked: {CHECKED}")
+        for kind, messages in (("note", report.notes), ("problem", report.problems)):
+            for message in messages:
+                typer.echo(f"{kind}: {message}")
+        count = len(report.problems)
+        typer.echo("ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}")
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,40 @@
+"""Devices and precisions, checked before anything large is put there."""
+
+from __future__ import annotations
+
+import torch
+
+from dimoo.core.errors import BackendError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def precision(dtype: torch.dtype | str) -> torch.dtype:
+    """A precision of weights, by itself or by its name.
+
+    Raises:
+        BackendError: weights cannot be of that type.
+    """
+    found = PRECISIONS.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in PRECISIONS.values():
+        raise BackendError(f"{dtype!r} is no precision of weights; use one of {', '.join(PRECISIONS)}")
+    return found
+
+
+def usable(device: torch.device | str, dtype: torch.dtype) -> torch.device:
+    """The device, if it is there and multiplies matrices of that dtype.
+
+    Raises:
+        BackendError: this machine or its torch has no such device, or the device has no arithmetic of that dtype.
+    """
+    try:
+        found = torch.device(device)
+        probe = torch.ones(1, 1, device=found, dtype=dtype)
+        (probe @ probe).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackendError(
+            f"cannot compute in {dtype} on device {str(device)!r} (torch {torch.__version__}): {reason};"
+            " use another dtype, or device='cpu'"
+        ) from error
+    return found

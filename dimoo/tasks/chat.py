@@ -1,0 +1,68 @@
+"""Text chat: the answer to a conversation, by a model that brings its own chat template (LLaDA-8B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dimoo.core.errors import RequestError
+from dimoo.core.requests import ChatRequest, Message
+from dimoo.diffusion.canvas import Plan
+from dimoo.presets.config import TextSettings
+from dimoo.tasks.inputs import whole
+from dimoo.tasks.job import Job, Kit
+from dimoo.tasks.plans import text_plan
+from dimoo.tasks.problems import conversation
+from dimoo.tokenizers.vocabulary import TEXT
+
+
+def chat(kit: Kit, request: ChatRequest, settings: TextSettings | Plan) -> Job[str]:
+    """The job of answering the last message of a conversation.
+
+    Raises:
+        RequestError: the model has no chat template, the messages are no conversation that the user spoke last in,
+            no token is planned for the answer, both together are longer than the model takes, or a value is of a wrong
+            type.
+        CheckpointError: the template cannot render the conversation.
+    """
+    if kit.chat is None:
+        raise RequestError(
+            "this model has no chat template, so it cannot chat; load one that has, as LLaDA-8B-Instruct, or ask this"
+            " one about a picture"
+        )
+    tokens = kit.planned(request.tokens)
+    problem = conversation(kit.chat, request.messages, length=tokens)
+    length, limit = len(problem.document()), kit.chat.template.max_tokens
+    if length > limit:
+        raise RequestError(
+            f"the conversation takes {length - tokens} tokens and its answer {tokens}, together more than the {limit}"
+            " that this model takes; leave out old messages or plan fewer tokens"
+        )
+    return Job(
+        problem=problem,
+        plans={TEXT: text_plan(settings, tokens=tokens, stops=kit.chat.stops)},
+        seed=whole(request.seed, "seed"),
+        read=kit.chat.read,
+    )
+
+
+def as_messages(messages: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """A conversation as users write it: one string, messages, or mappings with `role` and `content`.
+
+    Raises:
+        RequestError: it is nothing of these, or a mapping has other keys.
+    """
+    if isinstance(messages, str):
+        return (Message(role="user", content=messages),)
+    if not isinstance(messages, Sequence):
+        raise RequestError(f"messages must be a string or a list of messages, not {type(messages).__name__}")
+    return tuple(_message(entry) for entry in messages)
+
+
+def _message(entry: object) -> Message:
+    if isinstance(entry, Message):
+        return entry
+    if not isinstance(entry, Mapping) or set(entry) != {"role", "content"}:
+        raise RequestError(
+            f'the message {entry!r:.60} must be a Message or {{"role": "user", "content": "..."}} with no other keys'
+        )
+    return Message(role=entry["role"], content=entry["content"])

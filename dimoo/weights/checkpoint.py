@@ -1,0 +1,217 @@
+"""Checkpoint folders in any known layout: opened, built, written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from dimoo.backbone.build import build_backbone
+from dimoo.backbone.config import AttentionKind, BackboneConfig
+from dimoo.backbone.model import Backbone
+from dimoo.core.errors import CheckpointError
+from dimoo.core.tensors import mismatches, raise_all
+from dimoo.weights import shards as files
+from dimoo.weights.layout import CARD, CONFIG, TEXT, Layout, Parts, check
+from dimoo.weights.lumina import TOKENIZER_CONFIG, VQ, LuminaLayout
+from dimoo.weights.ours import IMAGE, DimooLayout
+from dimoo.weights.rules import Match, match_to_ours, to_theirs
+from dimoo.weights.shards import Progress, Shards, silent
+
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (DimooLayout(), LuminaLayout())}
+_FILES = frozenset({CONFIG, TEXT, TOKENIZER_CONFIG, CARD, VQ, IMAGE, files.SINGLE, files.INDEX})
+_log = logging.getLogger(__name__)
+
+
+def layout_named(name: str) -> Layout:
+    """A layout by its name.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    if name not in LAYOUTS:
+        raise CheckpointError(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint folder, opened: its config.json is read, its weights are not."""
+
+    folder: Path
+    layout: Layout
+    settings: Mapping[str, Any]
+    """config.json as it is."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Find out what a folder is.
+
+        Raises:
+            CheckpointError: it is no checkpoint of a known layout.
+        """
+        path = folder / CONFIG
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} is no checkpoint: cannot read {path}: {error}") from error
+        if isinstance(settings, dict):
+            for layout in LAYOUTS.values():
+                if layout.fits(settings):
+                    return cls(folder=folder, layout=layout, settings=settings)
+            if settings.get("_class_name") == "VQModel":
+                raise CheckpointError(f"{folder} holds an image tokenizer alone; use dimoo.load_image_tokenizer")
+        raise CheckpointError(
+            f"{folder} is no checkpoint that we know: {path} has neither our key 'format' nor LLaDA's 'd_model'"
+        )
+
+    def parts(self) -> Parts:
+        """Everything but the backbone's weights.
+
+        Raises:
+            CheckpointError: a file is missing or corrupt, or the parts do not belong together.
+        """
+        try:
+            parts = self.layout.read(self.folder, self.settings)
+            check(parts)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.folder} cannot be loaded: {error}") from error
+        return parts
+
+    def backbone_config(self) -> BackboneConfig:
+        """The backbone's shape.
+
+        Raises:
+            CheckpointError: config.json does not describe one that we have.
+        """
+        try:
+            return self.layout.backbone(self.settings)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.folder} cannot be loaded: {error}") from error
+
+    def backbone(
+        self,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        attention: AttentionKind | None = None,
+        progress: Progress = silent,
+    ) -> Backbone:
+        """The backbone with its weights, which are streamed into it: it is allocated once, in `dtype`.
+
+        Args:
+            dtype: of the weights; None: as most of them are stored.
+            device: where they go.
+            attention: another attention backend than the config's.
+            progress: told how far it is.
+
+        Raises:
+            CheckpointError: a file is missing or corrupt; lists every missing or unknown tensor and wrong shape.
+        """
+        config = self.backbone_config()
+        if attention is not None:
+            config = config.model_copy(update={"attention": attention})
+        with torch.device("meta"):
+            model = build_backbone(config)
+        filling = self.filling(model)
+        # Cast while it has no storage: the weights never exist in another dtype than the one asked for.
+        model.to(filling.shards.dtypes[0] if dtype is None else dtype).to_empty(device=device)
+        filling.into(model, progress)
+        return model.eval()
+
+    def filling(self, model: Backbone) -> Filling:
+        """What is to be read for a model, be it on the meta device; every name and shape is checked by the headers.
+
+        Raises:
+            CheckpointError: a file is missing or corrupt; lists every missing or unknown tensor and wrong shape.
+        """
+        shards, rules = Shards.open(self.folder), self.layout.rules(model)
+        wanted = {name: tensor.shape for name, tensor in to_theirs(rules, model.state_dict()).items()}
+        raise_all(mismatches(wanted, {name: entry.shape for name, entry in shards.entries.items()}))
+        return Filling(shards=shards, matches=match_to_ours(rules, shards.entries))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """Tensors on disk that fit a model, and where each belongs."""
+
+    shards: Shards
+    matches: Mapping[str, Match]
+
+    def into(self, model: Backbone, progress: Progress = silent) -> None:
+        """Copy every tensor to its place, one at a time, in the model's dtype and on its device.
+
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
+        own = model.state_dict()
+        for name, tensor in self.shards.read(progress):
+            own[self.matches[name].name].copy_(self.matches[name].values(tensor))
+
+
+def write_checkpoint(
+    folder: Path,
+    parts: Parts,
+    backbone: Backbone,
+    *,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    shard_size: int | str = "5GB",
+    card: str = "",
+    progress: Progress = silent,
+) -> None:
+    """Write a checkpoint folder; the inverse of opening and building one.
+
+    An older checkpoint in the folder is replaced at the end, as a whole; what else lies in it stays.
+
+    Args:
+        folder: where to.
+        parts: everything but the weights.
+        backbone: the weights.
+        layout: how to arrange them.
+        dtype: in which the weights are stored; None: as they are.
+        shard_size: how large one file of weights may become, in bytes or as "5GB".
+        card: the model card; none where it is empty.
+        progress: told how far it is.
+
+    Raises:
+        CheckpointError: the parts do not belong together or have no place in the layout, or the folder holds something
+            other than a checkpoint.
+    """
+    check(parts)
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} holds other files than a checkpoint; give an empty or a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        layout.write(parts, new)
+        tensors = to_theirs(layout.rules(backbone), backbone.state_dict())
+        files.write(new, tensors, dtype=dtype, shard_size=shard_size, progress=progress)
+        if card:
+            (new / CARD).write_text(card, encoding="utf-8")
+        _replace(folder, new, old)
+    _log.info("wrote %s in the %s layout", folder, layout.name)
+
+
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Put `new` in the place of `folder`, whose foreign files it takes over; the former folder ends up as `old`."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.name not in _FILES and not (entry.name.startswith("model-") and entry.suffix == ".safetensors"):
+            (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, new / entry.name)
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise

@@ -1,0 +1,69 @@
+"""A checkpoint in another layout or dtype, without the memory that its model would need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dimoo.backbone.build import build_backbone
+from dimoo.core.errors import CheckpointError
+from dimoo.weights.card import model_card
+from dimoo.weights.checkpoint import Checkpoint, layout_named, write_checkpoint
+from dimoo.weights.layout import CARD
+from dimoo.weights.shards import Progress, silent
+
+GENERATED = "This card was generated from the checkpoint."
+"""A sentence of `model_card`, by which a card that we made, and may make anew, is known."""
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    shard_size: int | str = "5GB",
+    progress: Progress = silent,
+) -> Path:
+    """Write a checkpoint in another layout; returns its folder.
+
+    The weights are read where they are when they are written, so memory is needed for one file of the result at a
+    time. A model card is kept, unless it is a generated one, which is made anew. An older checkpoint in the target is
+    replaced at the end, as a whole.
+
+    Args:
+        source: a checkpoint folder in any layout.
+        target: where to.
+        layout: "dimoo" or "lumina".
+        dtype: in which the backbone's weights are stored; None: each as it is.
+        shard_size: how large one file of weights may become, in bytes or as "5GB".
+        progress: told the bytes written and their sum.
+
+    Raises:
+        CheckpointError: the source is missing, corrupt or inconsistent, one folder lies in the other, there is no such
+            layout or it has no place for something, or the target holds something other than a checkpoint.
+    """
+    arranged = layout_named(layout)
+    here, there = source.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise CheckpointError(f"cannot convert {source} into {target}: one lies in the other; choose another folder")
+    checkpoint = Checkpoint.open(source)
+    parts = checkpoint.parts()
+    with torch.device("meta"):
+        # It will never compute: the checkpoint's own attention may not be installed here.
+        model = build_backbone(checkpoint.backbone_config().model_copy(update={"attention": "sdpa"}))
+    filling = checkpoint.filling(model)
+    # Views of the files take the place of the parameters: nothing is read yet, and each keeps its dtype.
+    views = {filling.matches[name].name: filling.matches[name].values(view) for name, view in filling.shards.read()}
+    model.load_state_dict(views, assign=True)
+    stored = filling.shards.dtypes[0] if dtype is None else dtype
+    own = source / CARD
+    card = own.read_text(encoding="utf-8") if own.is_file() else GENERATED
+    if GENERATED in card:
+        count, precision = filling.shards.numel, str(stored).removeprefix("torch.")
+        card = model_card(parts, parameters=count, dtype=precision, layout=layout, where=str(target))
+    write_checkpoint(
+        target, parts, model, layout=arranged, dtype=dtype, shard_size=shard_size, card=card, progress=progress
+    )
+    return target

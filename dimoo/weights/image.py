@@ -1,0 +1,40 @@
+"""Image tokenizers on their own: in our format, or diffusers' (aMUSEd's and Lumina-DiMOO's `vqvae`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dimoo.core.errors import CheckpointError
+from dimoo.tokenizers.image.files import load_image_tokenizer as load_ours
+from dimoo.tokenizers.image.tokenizer import ImageTokenizer
+from dimoo.weights.diffusers_vq import read_diffusers_vq
+from dimoo.weights.hub import resolve
+from dimoo.weights.lumina import VQ
+from dimoo.weights.ours import IMAGE
+
+
+def load_image_tokenizer(path: str | Path, *, revision: str | None = None) -> ImageTokenizer:
+    """An image tokenizer from its own folder, or the one in a model's folder; in float32.
+
+    Args:
+        path: a folder, "mini", or `owner/name` on the Hugging Face hub, as "amused/amused-512".
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: there is none, or a file is missing, corrupt or does not fit.
+    """
+    folder = resolve(path, revision=revision)
+    for part in (folder / VQ, folder / IMAGE, folder):
+        config = part / "config.json"
+        if not config.is_file():
+            continue
+        try:
+            settings = json.loads(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {config}: {error}") from error
+        if isinstance(settings, dict) and settings.get("_class_name") == "VQModel":
+            return read_diffusers_vq(part)
+        if isinstance(settings, dict) and "quantizer" in settings:
+            return load_ours(part)
+    raise CheckpointError(f"no image tokenizer in {folder}: neither it nor {VQ}/ or {IMAGE}/ in it holds one")
