@@ -155,7 +155,7 @@ class Dimoo:
                 that has learnt padded answers, as "mini" has, finds those likelier that have their usual room.
             samples: draws of masks, at least 2; the error falls with their root.
             seed: names the draws.
-            batch: draws in one forward pass; changes memory and speed, not the numbers beyond rounding.
+            batch: draws in one forward pass; for memory and speed, not for the numbers.
 
         Raises:
             RequestError: a picture comes with `images` or `tokens`, a text takes more than `tokens`, a size is off the
@@ -265,12 +265,7 @@ class Dimoo:
         return Path(path)
 
     def card(self, where: str, *, layout: str = "dimoo", dtype: torch.dtype | str | None = None) -> str:
-        """The generated model card: the text of a README.md with the hub's header.
-
-        Args:
-            where: what to give to `dimoo.load`, as "owner/name".
-            layout: as in `save`.
-            dtype: as in `save`.
+        """The generated model card, a README.md with the hub's header; it says to load the model from `where`.
 
         Raises:
             CheckpointError: the parts are of types that cannot be saved.
