@@ -25,6 +25,7 @@ from dimoo.cli.pictures import NoiseDType, image_settings
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.config import CategoricalConfig, GreedyConfig, ProbabilityConfig
 from dimoo.evaluation.suites import evaluate, world_of
+from dimoo.presets import lumina_dimoo_8b
 from dimoo.presets.config import ImageSettings
 
 Run = Callable[..., Result]
@@ -129,6 +130,8 @@ def test_the_noise_dtype_is_that_of_all_noise_that_is_drawn() -> None:
     assert both.draw == CategoricalConfig(temperature=0.5, noise="bfloat16")
     assert image_settings(both, noise=NoiseDType.FLOAT32) == image_settings(defaults, temperature=0.5)
     assert noises(image_settings(defaults, temperature=0, noise=coarse)) == {"draw": None, "confidence": "bfloat16"}
+    retuned = lumina_dimoo_8b.image_settings()
+    assert image_settings(retuned, noise=coarse) == lumina_dimoo_8b.image_settings("bfloat16")
     certain = defaults.model_copy(update={"confidence": ProbabilityConfig()})
     assert noises(image_settings(certain, noise=coarse)) == {"draw": "bfloat16", "confidence": None}
     with pytest.raises(ConfigError, match="'greedy' draw and 'probability' confidence draw no noise"):

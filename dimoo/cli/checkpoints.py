@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dimoo.cli.options import DType, progress_bar
+from dimoo.cli.options import PATH_HELP, DType, progress_bar
 
 CARRIED = ("LICENSE", "world.json")
 """Files beside a checkpoint that `convert` takes along: whose it is, and what `evaluate` scores it on."""
@@ -41,15 +41,8 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-Folder = Annotated[
-    str, typer.Argument(metavar="PATH", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
-]
-
-
 def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
-    ],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=PATH_HELP)],
     target: Annotated[Path, typer.Argument(metavar="DST", help="A new folder; a checkpoint in it is replaced.")],
     to: Annotated[LayoutName, typer.Option("--to", help="dimoo: our own; lumina: that of the released models.")],
     dtype: Annotated[
@@ -91,7 +84,8 @@ def convert(
 
 
 def verify(
-    path: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+    path: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a checkpoint without computing with it.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dimoo.cli.options import PATH_HELP
+
 if TYPE_CHECKING:
     import torch
     from rich.table import Table
@@ -20,9 +22,7 @@ BYTES = ("weights", "activations", "codec", "total")
 
 
 def info(
-    model: Annotated[
-        str, typer.Argument(metavar="PATH", help='A checkpoint folder, "mini", or owner/name[@revision] on the hub.')
-    ] = "mini",
+    model: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a checkpoint is, without loading it.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimoo.cli.files import output_folder
-from dimoo.cli.options import Device, DType, InDType, Model, OnDevice, Seed, WithAttention, open_model
+from dimoo.cli.options import PATH_HELP, Device, DType, InDType, Model, OnDevice, Seed, WithAttention, open_model
 
 
 class Suite(str, Enum):
@@ -41,7 +41,7 @@ def demo(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="FOLDER", help='A checkpoint folder, or "mini".')],
+    model: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scores.json and index.html go.")],
     suite: Annotated[Suite, typer.Option(help="What to score it on.")] = Suite.WORLD,
     limit: Annotated[int, typer.Option(min=1, help="Prompts of each main kind, and questions.")] = 500,

@@ -39,12 +39,8 @@ def parse_size(text: str) -> Size:
     return Size(int(match[1]), int(match[2]))
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="PATH", help='A checkpoint folder, "mini" (bundled), or owner/name[@revision] on the hub.'
-    ),
-]
+PATH_HELP = 'A checkpoint folder, "mini" (bundled), or owner/name[@revision] on the hub.'
+Model = Annotated[str, typer.Option("--model", metavar="PATH", help=PATH_HELP)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 
 

@@ -53,8 +53,8 @@ Noise = Annotated[
     NoiseDType | None,
     typer.Option(
         "--noise-dtype",
-        help="float32 is correct; bfloat16 reproduces the released sampler's low-precision noise (a truncated tail)."
-        "  [default: the model's]",
+        help="float32 is correct; bfloat16 reproduces the released sampler, whose low-precision noise cuts the tail:"
+        " without top-k, at temperature 1 unless --temperature is given.  [default: the model's]",
     ),
 ]
 
@@ -182,7 +182,8 @@ def image_settings(
 ) -> ImageSettings:
     """The model's settings with those changed that are given.
 
-    Temperature 0 is the greedy draw. The noise is that of the draw and of the confidence, where they have any.
+    Temperature 0 is the greedy draw. The noise is that of the draw and of the confidence, where they have any; with
+    bfloat16 the draw is the released one: no top-k, and temperature 1 unless one is given.
 
     Raises:
         ConfigError: a value is out of range, or a noise is given where none is drawn.
@@ -199,6 +200,10 @@ def image_settings(
     elif temperature is not None:
         assignments.append(f"draw={CategoricalConfig(temperature=temperature).model_dump_json()}")
     settings = override(defaults, assignments)
+    if noise is NoiseDType.BFLOAT16 and isinstance(settings.draw, CategoricalConfig):
+        # What the model's own draw is was tuned for correct noise; here the noise itself cuts the tail.
+        released = ["draw.top_k=null", *(["draw.temperature=1.0"] if temperature is None else [])]
+        settings = override(settings, released)
     if noise is None:
         return settings
     parts = {"draw": settings.draw, "confidence": settings.confidence}

@@ -64,6 +64,9 @@ class ModelConfig(StrictConfig):
     """Defaults for text answers."""
     image_size: tuple[int, int] = (64, 64)
     """(height, width) in pixels where a request names none."""
+    input_targets: tuple[int, int] | None = None
+    """Pictures that are asked about are scaled and cropped to the best bucket of about this many pixels squared: (one
+    picture, several of them). Null: they are taken as they are, and must lie on the tokenizer's grid."""
     answer_tokens: int = Field(default=8, ge=2)
     """Tokens planned for an answer where a request names no number."""
     caption_tokens: int = Field(default=24, ge=2)

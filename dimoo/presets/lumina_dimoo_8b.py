@@ -207,6 +207,7 @@ def lumina_dimoo_8b(noise_dtype: NoiseDtype = "float32") -> ModelConfig:
         image=image_settings(noise_dtype),
         text=text_settings(),
         image_size=IMAGE_SIZE,
+        input_targets=(SINGLE_INPUT_TARGET, INPUT_TARGET),
         answer_tokens=ANSWER_TOKENS,
         caption_tokens=CAPTION_TOKENS,
     )

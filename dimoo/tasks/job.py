@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,7 +15,7 @@ from dimoo.tasks.inputs import whole
 from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
-from dimoo.tokenizers.image.resize import to_pixels
+from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop, to_pixels
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 ResultT = TypeVar("ResultT")
@@ -34,6 +34,8 @@ class Kit:
     """(height, width) in pixels where a request names none."""
     answer_tokens: int
     """Tokens planned for an answer where a request names no number."""
+    input_targets: tuple[int, int] | None = None
+    """Bucket targets of pictures that are asked about: (one, several); None: they are taken as they are."""
 
     @property
     def pictures(self) -> Tokenizer:
@@ -59,6 +61,14 @@ class Kit:
         if count < 1:
             raise RequestError(f"an answer of {count} tokens cannot hold anything; plan at least 1")
         return count
+
+    def fitted(self, images: Sequence[Image]) -> list[Image]:
+        """Pictures as the model was taught to look at them: cropped to its buckets, or as they are if it has none."""
+        if self.input_targets is None:
+            return list(images)
+        one, several = self.input_targets
+        sizes = buckets(one if len(images) == 1 else several)
+        return [cover_crop(image, bucket_for((image.height, image.width), sizes)) for image in images]
 
     def encode(self, image: Image) -> Tensor:
         """The codes of a picture, int64 [h, w] (or [h, w, codebooks]) on the CPU.

@@ -34,7 +34,7 @@ from dimoo.presets.config import TextSettings
 from dimoo.tasks.chat import as_messages, chat
 from dimoo.tasks.inputs import pictures, whole, words
 from dimoo.tasks.job import Kit
-from dimoo.tasks.problem import Problem
+from dimoo.tasks.problem import CONDITION, Problem
 from dimoo.tasks.problems import text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document
 
@@ -80,7 +80,7 @@ def known_problem(
 ) -> Problem:
     """The problem whose answer is known: a picture drawn from `prompt`, or the answer to `prompt` about `images`.
 
-    Without images a model that has a chat template reads `prompt` as the user's message.
+    Without images a model that has a chat template reads `prompt` as the user's message, and none as plain text.
 
     Args:
         kit: the model's prompts and tokenizers.
@@ -112,8 +112,10 @@ def known_problem(
     if len(ids) > planned:
         raise RequestError(f"the answer takes {len(ids)} tokens, more than the {planned} that are planned for it")
     if talk is None:
-        grids = [kit.grid(as_rgb(image)) for image in seen]
+        grids = [kit.grid(image) for image in kit.fitted([as_rgb(image) for image in seen])]
         return _written(understanding(prompts, asked, grids, None, length=planned), ids)
+    if not asked:  # a text that answers nobody, as language models are compared on
+        return _written(Problem(branches={CONDITION: Document.given([])}, answer=talk.answer(planned)), ids)
     request = ChatRequest(messages=as_messages(asked), tokens=planned)
     return _written(chat(kit, request, TextSettings()).problem, ids)
 

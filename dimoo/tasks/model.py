@@ -31,7 +31,7 @@ from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import TextTokenizer
-from dimoo.weights.card import model_card
+from dimoo.weights.card import HERE, model_card
 from dimoo.weights.checkpoint import layout_named, write_checkpoint
 from dimoo.weights.hub import upload
 from dimoo.weights.layout import Parts
@@ -70,6 +70,7 @@ class Dimoo:
             chat=None if chat is None else Chat(text=text_tokenizer, vocabulary=config.vocabulary, template=chat),
             image_size=config.image_size,
             answer_tokens=config.answer_tokens,
+            input_targets=config.input_targets,
         )
 
     def generate(
@@ -149,7 +150,7 @@ class Dimoo:
             target: a picture, of whose codes the likelihood is as drawn from `prompt`; or a string, that of its
                 tokens and their end as the answer to `prompt` about `images`.
             prompt: what is drawn or asked; may be empty. Without images a model that has a chat template takes it as
-                the user's message, which may not be.
+                the user's message; without one either, the target is a text by itself.
             images: what is asked about, one picture, several or none; a picture as target takes none.
             tokens: planned for a text answer and its end, as in `ask`; exactly as many as it takes by default. A model
                 that has learnt padded answers, as "mini" has, finds those likelier that have their usual room.
@@ -259,7 +260,7 @@ class Dimoo:
             layout=layout_named(layout),
             dtype=None if dtype is None else precision(dtype),
             shard_size=shard_size,
-            card=self.card(str(path), layout=layout, dtype=dtype) if card is None else card,
+            card=self.card(HERE, layout=layout, dtype=dtype) if card is None else card,
             progress=progress,
         )
         return Path(path)

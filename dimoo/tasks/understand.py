@@ -29,7 +29,7 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings | Plan) -> Job[str
     if not question.strip():
         raise RequestError("the question is empty; say what you want to know")
     tokens = kit.planned(request.tokens)
-    grids = [kit.grid(as_rgb(image)) for image in images]
+    grids = [kit.grid(image) for image in kit.fitted([as_rgb(image) for image in images])]
 
     def read(ids: Tensor) -> str:
         return kit.prompts.read_text(ids[1:])  # after the given <answer>

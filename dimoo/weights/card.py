@@ -5,8 +5,11 @@ from __future__ import annotations
 from dimoo.version import __version__
 from dimoo.weights.layout import Parts
 
+HERE = "path/to/this/folder"
+"""How a card on disk says where it is: the folder may be moved."""
 
-def model_card(parts: Parts, *, parameters: int, dtype: str, layout: str, where: str = "FOLDER") -> str:
+
+def model_card(parts: Parts, *, parameters: int, dtype: str, layout: str, where: str) -> str:
     """A README.md with the hub's header: what the model is and how to run it.
 
     Args:

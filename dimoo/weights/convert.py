@@ -8,7 +8,7 @@ import torch
 
 from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError
-from dimoo.weights.card import model_card
+from dimoo.weights.card import HERE, model_card
 from dimoo.weights.checkpoint import Checkpoint, layout_named, write_checkpoint
 from dimoo.weights.layout import CARD
 from dimoo.weights.shards import Progress, silent
@@ -62,7 +62,7 @@ def convert(
     card = own.read_text(encoding="utf-8") if own.is_file() else GENERATED
     if GENERATED in card:
         count, precision = filling.shards.numel, str(stored).removeprefix("torch.")
-        card = model_card(parts, parameters=count, dtype=precision, layout=layout, where=str(target))
+        card = model_card(parts, parameters=count, dtype=precision, layout=layout, where=HERE)
     write_checkpoint(
         target, parts, model, layout=arranged, dtype=dtype, shard_size=shard_size, card=card, progress=progress
     )

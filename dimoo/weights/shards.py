@@ -177,6 +177,7 @@ def write(
         save_file(part, folder / file, metadata={"format": "pt"})
         done += sum(tensor.nbytes for tensor in part.values())
         progress(done, total)
+        del part  # before the next is made: there is room for one
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -30,7 +30,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lumina(folder: Path) -> Dimoo:
-    return dimoo.load(folder)
+    """As loaded, but for pictures that are asked about: 1024 pixels a side are much for a test."""
+    return looking_at(dimoo.load(folder), (64, 32))
+
+
+def looking_at(model: Dimoo, targets: tuple[int, int]) -> Dimoo:
+    return Dimoo(
+        model.config.model_copy(update={"input_targets": targets}),
+        backbone=model.backbone,
+        text_tokenizer=model.prompts.text,
+        image_tokenizer=model.kit.image_tokenizer,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +85,33 @@ def test_generate_two_sizes_at_once(lumina: Dimoo) -> None:
     other_seed = lumina.generate("a red apple", size=(32, 48), seed=5, settings=PICTURES)
     assert not equal(other_words[0], both[0])
     assert not equal(other_seed[0], both[0])
+
+
+def test_pictures_of_any_size_are_cropped_to_the_released_buckets(folder: Path) -> None:
+    """One picture to about 1024^2 pixels, several to about 512^2 each; what is cut off does not count."""
+    kit = dimoo.load(folder).kit
+    assert [made.size for made in kit.fitted([picture(50, 70)])] == [(1184, 832)]
+    assert [made.size for made in kit.fitted([picture(50, 70), picture(33, 33)])] == [(576, 416), (512, 512)]
+
+
+def test_a_picture_off_the_grid_can_be_asked_about(lumina: Dimoo) -> None:
+    square, wide = looking_at(lumina, (32, 32)), picture(64, 100)
+    (middle,) = square.kit.fitted([wide])
+    assert middle.size == (32, 32)
+    heard = [square.ask(shown, "what is it?", tokens=6, settings=WORDS) for shown in (wide, middle)]
+    assert heard[0] == heard[1]
+    shown = (wide, middle, picture(64, 64))
+    found = [square.nll("a cat", prompt="what is it?", images=each, samples=8) for each in shown]
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_likelihood_of_a_text_by_itself(llada: Dimoo) -> None:
+    """Without a message there is no conversation around it: nothing but the text and its end."""
+    alone = llada.nll("2 + 2", samples=1024)
+    ids = [*llada.prompts.text.encode("2 + 2"), llada.prompts.text.id_of("<|eot_id|>")]
+    assert alone.tokens == len(ids)
+    assert alone.error == 0.0  # short enough to be computed
+    assert alone.nats != llada.nll("2 + 2", prompt="and?", samples=1024).nats
 
 
 def test_released_sampling_is_the_default(lumina: Dimoo) -> None:

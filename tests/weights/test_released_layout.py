@@ -218,6 +218,9 @@ def test_the_released_ids_need_no_names(tmp_path: Path, caplog: pytest.LogCaptur
         again = dimoo.load(model.save(tmp_path / layout, layout=layout))
         assert again.config.vocabulary == vocabulary
         assert again.config.backbone.vocab_size == 134_656
+    edit_json(tmp_path / "config.json", vocab_size=134_549, embedding_size=134_549)
+    refused(tmp_path, "134549 rows", "126356 text ids", "8192 codes")
+    edit_json(tmp_path / "config.json", vocab_size=134_656, embedding_size=134_656)
     released.write_vqvae(tmp_path / "vqvae", codes - 64)
     refused(tmp_path, "134656 rows", "126356 text ids", "8128 codes")
 
