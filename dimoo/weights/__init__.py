@@ -1,1 +1,1 @@
-"""Published checkpoints to ours and back, as tables of renaming rules."""
+"""Checkpoint folders, ours and the published ones: read, written, checked, converted and compared."""
