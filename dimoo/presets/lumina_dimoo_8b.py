@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dimoo.backbone.config import BackboneConfig
 from dimoo.core.errors import RequestError
 from dimoo.diffusion.config import (
     CategoricalConfig,
@@ -21,21 +20,12 @@ from dimoo.diffusion.config import (
     NoiseDtype,
     ProbabilityConfig,
 )
-from dimoo.presets import families
+from dimoo.presets import families, llada_8b
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.vocabulary import Modality, Vocabulary
 
-BACKBONE = BackboneConfig(
-    d_model=4096,
-    layers=32,
-    heads=32,
-    kv_heads=32,
-    mlp_hidden=12288,
-    vocab_size=134_548,
-    rope_theta=500_000.0,
-    norm_eps=1e-5,
-)
+BACKBONE = llada_8b.BACKBONE.model_copy(update={"vocab_size": 134_548})
 """LLaDA-8B's shape (the checkpoint's config.json) with rows for the codes; 8,081,805,312 parameters."""
 
 TOKENS: Mapping[str, tuple[tuple[str, ...], int]] = {

@@ -77,42 +77,39 @@ def check(parts: Parts) -> None:
     """Refuse parts that do not belong together.
 
     Raises:
-        CheckpointError: the vocabulary does not fit the backbone, or a tokenizer the vocabulary, or is not the one that
-            the model was trained with.
+        CheckpointError: lists all of `misfits`.
     """
-    config, vocabulary = parts.config, parts.config.vocabulary
+    if found := misfits(parts):
+        raise CheckpointError("; ".join(found))
+
+
+def misfits(parts: Parts) -> list[str]:
+    """Why parts do not belong together: vocabulary against backbone, tokenizers against vocabulary, fingerprints."""
+    config, vocabulary, found = parts.config, parts.config.vocabulary, list[str]()
     if vocabulary.size > config.backbone.vocab_size:
-        raise CheckpointError(
+        found.append(
             f"the vocabulary has {vocabulary.size} ids, the backbone {config.backbone.vocab_size}; it needs as many"
         )
     if parts.text.size > vocabulary.text_size:
-        raise CheckpointError(
+        found.append(
             f"the text tokenizer has {parts.text.size} ids, the vocabulary room for {vocabulary.text_size}: text and"
             " codes would overlap; take the tokenizer that the model was trained with"
         )
     codes = {entry.name: entry.size for entry in vocabulary.modalities}
     own = {} if parts.image is None else {parts.image.modality: parts.image.codebook_size * parts.image.codebooks}
     if codes != own:
-        raise CheckpointError(
+        found.append(
             f"the vocabulary has codes for {codes or 'no modality'}, the tokenizers give {own or 'none'}; each modality"
             " needs its own tokenizer, with as many codes as the vocabulary has"
         )
-    check_fingerprints(config, parts.text, parts.image)
-
-
-def check_fingerprints(config: ModelConfig, text: TextTokenizer, image: Tokenizer | None) -> None:
-    """Refuse tokenizers other than those that a model was trained with, where these are known.
-
-    Raises:
-        CheckpointError: a fingerprint differs.
-    """
-    given = {"text": text.fingerprint, "image": None if image is None else image.fingerprint}
+    given = {"text": parts.text.fingerprint, "image": None if parts.image is None else parts.image.fingerprint}
     for what, wanted in (("text", config.text_fingerprint), ("image", config.image_fingerprint)):
         if wanted is not None and wanted != given[what]:
-            raise CheckpointError(
+            found.append(
                 f"the {what} tokenizer has the fingerprint {given[what]}, the model was trained with {wanted};"
                 " take the tokenizer that it was trained with"
             )
+    return found
 
 
 def with_fingerprints(config: ModelConfig, text: TextTokenizer, image: Tokenizer | None) -> ModelConfig:

@@ -130,23 +130,26 @@ def survey(folder: Path) -> tuple[Shards, list[str]]:
     """Headers and index of a checkpoint folder: what is readable, and one line for each thing that is wrong."""
     entries: dict[str, Entry] = {}
     if not (folder / INDEX).is_file():
-        problems = _survey_file(folder, SINGLE, entries)
+        problems, _ = _survey_file(folder, SINGLE, entries)
         return Shards(folder=folder, entries=entries), problems
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         weight_map = {str(name): str(file) for name, file in index["weight_map"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Shards(folder=folder, entries={}), [f"cannot read {folder / INDEX}: {type(error).__name__} {error}"]
-    problems = []
+    problems, readable = list[str](), set[str]()
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
             problems.append(f"{INDEX} names {name!r}, which is no file in the folder")
-        else:
-            problems += _survey_file(folder, name, entries)
+            continue
+        found, opened = _survey_file(folder, name, entries)
+        problems += found
+        if opened:  # of the others everything that is said is that they cannot be
+            readable.add(name)
     problems += [
         f"{INDEX} says that {name} is in {file}, which does not hold it"
         for name, file in weight_map.items()
-        if (folder / file).is_file() and (name not in entries or entries[name].file != file)
+        if file in readable and (name not in entries or entries[name].file != file)
     ]
     problems += [
         f"{entry.file} holds {name}, which {INDEX} lacks" for name, entry in entries.items() if name not in weight_map
@@ -183,23 +186,23 @@ def write(
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _survey_file(folder: Path, name: str, entries: dict[str, Entry]) -> list[str]:
-    """Add a file's tensors to `entries`; what is wrong with it."""
+def _survey_file(folder: Path, name: str, entries: dict[str, Entry]) -> tuple[list[str], bool]:
+    """Add a file's tensors to `entries`; what is wrong with it, and whether it could be opened."""
     path = folder / name
     if not path.is_file():
-        return [f"no weights at {path}{_instead(folder)}"]
+        return [f"no weights at {path}{_instead(folder)}"], False
     try:
         with safe_open(path, framework="pt") as file:
             found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
             headers = {key: (tuple(part.get_shape()), str(part.get_dtype())) for key, part in found.items()}
     except (SafetensorError, OSError) as error:
-        return [_corrupt(path, error)]
+        return [_corrupt(path, error)], False
     problems = [f"{key} is in {entries[key].file} and in {name}" for key in headers if key in entries]
     for key, (shape, dtype) in headers.items():
         entries.setdefault(key, Entry(file=name, shape=shape, dtype=dtype))
         if dtype not in DTYPES:
             problems.append(f"{key} is of dtype {dtype}; weights are {', '.join(DTYPES)}")
-    return problems
+    return problems, True
 
 
 def _instead(folder: Path) -> str:

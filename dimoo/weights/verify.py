@@ -23,7 +23,7 @@ from dimoo.tokenizers.text import TextTokenizer
 from dimoo.weights import diffusers_vq
 from dimoo.weights.checkpoint import Checkpoint
 from dimoo.weights.image import load_image_tokenizer
-from dimoo.weights.layout import CONFIG, TEXT, Parts, check, check_fingerprints
+from dimoo.weights.layout import CONFIG, TEXT, Parts, misfits
 from dimoo.weights.lumina import VQ
 from dimoo.weights.ours import IMAGE
 from dimoo.weights.rules import to_theirs
@@ -160,9 +160,7 @@ def _parts(checkpoint: Checkpoint, problems: list[str]) -> Parts | None:
             _attempt(problems, partial(load_image_tokenizer, folder / kind))
         return None
     config, text, image = parts.config, parts.text, parts.image
-    _attempt(problems, partial(check, parts))
-    for other in ("text_fingerprint", "image_fingerprint"):  # each on its own: `check` ends at its first problem
-        _attempt(problems, partial(check_fingerprints, config.model_copy(update={other: None}), text, image))
+    problems += misfits(parts)
     _attempt(problems, partial(Prompts, text=text, vocabulary=config.vocabulary, template=config.template))
     if config.chat is not None:
         _attempt(problems, partial(Chat, text=text, vocabulary=config.vocabulary, template=config.chat))

@@ -41,7 +41,8 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def renamed(export: Path, before: str, after: str) -> None:
     """A model's name stands in its config and on its card; an image tokenizer has none."""
-    for path, old, new in (("config.json", f'"{before}"', f'"{after}"'), ("README.md", f"# {before}\n", f"# {after}\n")):
+    places = (("config.json", f'"{before}"', f'"{after}"'), ("README.md", f"# {before}\n", f"# {after}\n"))
+    for path, old, new in places:
         if (export / path).is_file():
             (export / path).write_text((export / path).read_text().replace(old, new))
 
