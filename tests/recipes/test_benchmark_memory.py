@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,3 +54,12 @@ def test_the_table_in_markdown(
     assert {len(row) for row in cells} == {8}
     assert set("".join(cells[1])) <= set("-:")
     assert cells[3][:4] == ["float16", "text to image", "128 x 128", "280"]
+
+
+def test_the_table_in_the_docs_is_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--markdown"])
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    block = text.partition("<!-- memory -->")[2].partition("<!-- /memory -->")[0]
+    assert printed == block.strip().splitlines()
+    assert len(printed) == 2 + 2 * 3 * 3
