@@ -5,8 +5,9 @@ many layers as asked for (32 are the released 8B model, 16.2 GB in bfloat16), lo
 process, and prints the size of the files and the peak of anonymous host memory (RssAnon: the pages of mapped files do
 not count) above what the process had before the call, against the weights in the dtype asked for.
 
-With --steps it also draws one picture, and prints seconds per step, memory, and on CUDA the share of the peak that a
-large matrix product reaches in the same run. --path measures a checkpoint that is there.
+With --convert it first converts the checkpoint to our layout and prints that peak. With --steps it also draws one
+picture, and prints seconds per step, memory, and the share of what a large matrix product reaches in the same run.
+--path measures a checkpoint that is there.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import AmusedNetworkConfig, ImageTokenizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.text import PROMPT_TAGS
+from dimoo.weights.convert import convert
 from dimoo.weights.diffusers_vq import write_diffusers_vq
 from dimoo.weights.llada import config_to_llada, llada_rules
 from dimoo.weights.rules import match_to_theirs
@@ -51,6 +53,8 @@ VQ = ImageTokenizerConfig(
     quantizer=VectorQuantizerConfig(size=8192, dim=64),
 )
 PROMPT = "a lighthouse at dusk"
+SHARD = "500MB"
+"""Of a conversion: one file of that size is in memory at a time where the dtype changes."""
 BLOCK = 1 << 20
 """Random values, repeated to fill every tensor: what is loaded does not matter here, how much does."""
 
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = _parser().parse_args(arguments)
     if options.child:
-        print(json.dumps(measure(options.path, options.dtype, options.device, options.steps, options.size)))
+        given = options.path, options.dtype, options.device, options.steps, options.size, options.convert_to
+        print(json.dumps(measure(*given)))
         return
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         path = options.path
@@ -69,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = [sys.executable, "-m", "benchmarks.released", "--child", "--path", str(path)]
         command += ["--dtype", options.dtype, "--device", options.device]
         command += ["--steps", str(options.steps), "--size", *map(str, options.size)]
+        command += ["--convert-to", str(Path(scratch) / "converted")] if options.convert else []
         child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     report = {"machine": machine(), **json.loads(child.stdout)}
     if options.json:
@@ -127,11 +133,20 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def measure(path: Path, dtype: str, device: str, steps: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Load, and draw; everything as plain numbers."""
+def measure(
+    path: Path, dtype: str, device: str, steps: int, size: tuple[int, int], convert_to: Path | None = None
+) -> dict[str, Any]:
+    """Convert, load, draw, as far as asked for; everything as plain numbers."""
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.zeros(1, device=device)  # the context's own memory is not the model's
+    converted: dict[str, Any] = {}
+    if convert_to is not None:
+        with peak_of_rss() as rss:
+            since = time.perf_counter()
+            convert(path, convert_to, layout="dimoo", shard_size=SHARD)
+            converted = {"convert_seconds": time.perf_counter() - since}
+        converted["convert_peak_rss_anon_bytes"] = rss["peak"]
     with peak_of_rss() as rss:
         since = time.perf_counter()
         model = dimoo.load(path, dtype=dtype, device=device)
@@ -150,6 +165,7 @@ def measure(path: Path, dtype: str, device: str, steps: int, size: tuple[int, in
         "peak_rss_anon_bytes": rss["peak"],
         "peak_over_weights": rss["peak"] / weights,
         "load_seconds": seconds,
+        **converted,
     }
     if steps:
         report["picture"] = draw(model, dtype, steps, size)
@@ -243,6 +259,9 @@ def table(report: dict[str, Any]) -> Table:
         made.add_row(name, f"{report[key] / 1e9:.3f} GB")
     made.add_row("peak over weights", f"{report['peak_over_weights']:.3f}")
     made.add_row("loading", f"{report['load_seconds']:.1f} s from {report['shards']} shards")
+    if "convert_seconds" in report:
+        peak = report["convert_peak_rss_anon_bytes"] / 1e9
+        made.add_row("converting", f"{report['convert_seconds']:.1f} s, peak RssAnon {peak:.3f} GB")
     for name, value in report.get("picture", {}).items():
         made.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     return made
@@ -259,6 +278,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 1024), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--path", type=Path, help="a checkpoint to measure, in place of a synthetic one")
     parser.add_argument("--scratch", type=Path, help="where the synthetic one is written for a while")
+    parser.add_argument("--convert", action="store_true", help="also measure a conversion to our layout")
+    parser.add_argument("--convert-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser

@@ -13,7 +13,7 @@ import typer
 
 from dimoo.cli.options import PATH_HELP, DType, progress_bar
 
-CARRIED = ("LICENSE", "world.json")
+CARRIED = ("LICENSE*", "NOTICE*", "world.json")
 """Files beside a checkpoint that `convert` takes along: whose it is, and what `evaluate` scores it on."""
 CHECKED = (
     "config.json, index against files, names, shapes and dtypes of all tensors, values that are not finite, tokenizers,"
@@ -58,8 +58,8 @@ def convert(
     """Write a checkpoint in another layout.
 
     Weights are streamed: memory is needed for one file of weights (--shard-size) at a time, never for the model.
-    Converting back gives the same tensors, bit for bit, unless --dtype rounds them. A model card, LICENSE and
-    world.json beside the source are taken along; other files that are no part of a checkpoint are not.
+    Converting back gives the same tensors, bit for bit, unless --dtype rounds them. A model card, LICENSE,
+    NOTICE and world.json beside the source are taken along; other files that are no part of a checkpoint are not.
 
     Prints the folder.
     """
@@ -77,9 +77,8 @@ def convert(
             shard_size="5GB" if shard_size is None else shard_size,
             progress=progress,
         )
-    for name in CARRIED:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    for path in [path for pattern in CARRIED for path in folder.glob(pattern) if path.is_file()]:
+        shutil.copyfile(path, target / path.name)
     typer.echo(target)
 
 

@@ -25,7 +25,7 @@ def info(
     model: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is, without loading it.
+    """Show what a checkpoint is, without loading it; one on the hub is downloaded first.
 
     Architecture, vocabulary, tokenizers with fingerprints, sampling defaults, prompts, files, and the memory that each
     task needs in the stored dtype; or an image tokenizer that lies alone in its folder.

@@ -20,7 +20,7 @@ from dimoo.weights.shards import Progress, silent
 def load(
     path: str | Path,
     *,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | None = torch.float32,
     device: torch.device | str = "cpu",
     attention: AttentionKind | None = None,
     revision: str | None = None,
@@ -32,7 +32,8 @@ def load(
 
     Args:
         path: a checkpoint folder, "mini" for the bundled model, or `owner/name` on the Hugging Face hub.
-        dtype: of the backbone's weights, as torch.bfloat16 or "bfloat16"; the image tokenizer stays in float32.
+        dtype: of the backbone's weights, as torch.bfloat16 or "bfloat16"; None: as they are stored. The image tokenizer
+            stays in float32.
         device: where to compute: "cpu", "cuda", "mps".
         attention: a backend for packed attention ("sdpa", "varlen", "flex", "xformers"); None: the checkpoint's, which
             is "auto", the fastest there is.
@@ -43,8 +44,7 @@ def load(
         CheckpointError: a file is missing, corrupt, or does not fit the others.
         BackendError: the device is not there, or has no such precision or attention.
     """
-    kind, where = _target(dtype, device, attention)
-    checkpoint = Checkpoint.open(resolve(path, revision=revision))
+    checkpoint, kind, where = _opened(path, dtype, device, attention, revision)
     parts = checkpoint.parts()
     backbone = checkpoint.backbone(dtype=kind, device=where, attention=attention, progress=progress)
     image = None if parts.image is None else parts.image.to(where).eval()
@@ -54,25 +54,31 @@ def load(
 def load_backbone(
     path: str | Path,
     *,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | None = torch.float32,
     device: torch.device | str = "cpu",
     attention: AttentionKind | None = None,
     revision: str | None = None,
     progress: Progress = silent,
 ) -> Backbone:
     """The transformer of a checkpoint alone, tokenizers or not. Arguments and errors as those of `load`."""
-    kind, where = _target(dtype, device, attention)
-    checkpoint = Checkpoint.open(resolve(path, revision=revision))
+    checkpoint, kind, where = _opened(path, dtype, device, attention, revision)
     return checkpoint.backbone(dtype=kind, device=where, attention=attention, progress=progress)
 
 
-def _target(
-    dtype: torch.dtype | str, device: torch.device | str, attention: AttentionKind | None
-) -> tuple[torch.dtype, torch.device]:
-    """Precision and device, tried out, so that what cannot run here is known before the weights are read."""
-    kind = precision(dtype)
-    where = usable(device, kind)
-    if attention is not None and attention != "auto":
-        token = torch.ones(1, 1, 64, device=where, dtype=kind)
-        build_attention(attention).attend(token, token, token, PackedLayout.of([1], where))
-    return kind, where
+def _opened(
+    path: str | Path,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str,
+    attention: AttentionKind | None,
+    revision: str | None,
+) -> tuple[Checkpoint, torch.dtype | None, torch.device]:
+    """A checkpoint, and where it is to go in which precision: tried out before the weights are read."""
+    kind = None if dtype is None else precision(dtype)
+    where = usable(device, torch.float32 if kind is None else kind)
+    checkpoint = Checkpoint.open(resolve(path, revision=revision))
+    shape = checkpoint.backbone_config()
+    chosen = shape.attention if attention is None else attention
+    if chosen != "auto":
+        token = torch.ones(1, 1, shape.d_model // shape.heads, device=where, dtype=kind)
+        build_attention(chosen).attend(token, token, token, PackedLayout.of([1], where))
+    return checkpoint, kind, where

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
 from typing import NoReturn
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
@@ -54,7 +57,7 @@ class Chat:
             RequestError: the messages are no conversation that the user spoke last in.
             CheckpointError: the template cannot render them.
         """
-        return Document.given(self.text.encode(self.render(messages)))
+        return Document.given(self.text.encode(self.render(messages), framed=True))
 
     def answer(self, length: int) -> Document:
         """`length` masked targets and nothing else."""
@@ -78,6 +81,8 @@ class Chat:
             return _compile(self.template.jinja).render(
                 messages=[{"role": entry.role, "content": self.text.defuse(entry.content)} for entry in messages],
                 add_generation_prompt=True,
+                tools=None,
+                documents=None,
                 bos_token=self.template.begin,
                 eos_token=self.template.end,
             )
@@ -88,13 +93,28 @@ class Chat:
 def _compile(jinja: str) -> Template:
     # Sandboxed: a template comes with a download, and a plain environment would let it run any code.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
-    environment.globals["raise_exception"] = _raise
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
     try:
         return environment.from_string(jinja)
     except TemplateError as error:
         raise CheckpointError(f"the model's chat template is no Jinja template: {error}") from error
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what training would learn; for rendering it is what stands inside."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The nodes inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _raise(message: str) -> NoReturn:

@@ -50,7 +50,8 @@ class Prompts:
     """Builds contexts (what is given) and answers (what is denoised) with one tokenizer, vocabulary and template.
 
     Raises:
-        CheckpointError: a tag of the prompt is no single id of the tokenizer, or another one than in the vocabulary.
+        CheckpointError: `</user>` or `<uncondition>` is no single id of the tokenizer, or the latter is another than in
+            the vocabulary.
             A text-only model has no tags, and can build none of this.
     """
 
@@ -61,7 +62,8 @@ class Prompts:
     def __post_init__(self) -> None:
         if not self.vocabulary.modalities:
             return
-        for tag in (*PROMPT_TAGS, UNCONDITIONAL):
+        # The released tokenizer may spell the other tags in several ids; pictures go before the one that closes.
+        for tag in (USER_END, UNCONDITIONAL):
             if len(ids := self.text.encode(tag)) != 1:
                 raise CheckpointError(
                     f"the text tokenizer splits the prompt tag {tag!r} into {len(ids)} ids; add it as a special token"
@@ -83,10 +85,16 @@ class Prompts:
         Raises:
             ConfigError: the template does not know the task.
             RequestError: the text is longer than the template allows.
+            CheckpointError: the tokenizer puts something behind a text.
         """
         words = UNCONDITIONAL if prompt is None else self.text.defuse(prompt)
         whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{words}{USER_END}"
-        ids = self.text.encode(whole)
+        ids = self.text.encode(whole, framed=True)
+        if ids[-1] != self.text.id_of(USER_END):
+            raise CheckpointError(
+                f"the text tokenizer ends a prompt with {self.text.token(ids[-1])!r}, not with {USER_END!r}: take its"
+                " post-processor out"
+            )
         if len(ids) > self.template.max_prompt_tokens:
             raise RequestError(
                 f"the prompt takes {len(ids)} tokens, more than the {self.template.max_prompt_tokens} that this model"

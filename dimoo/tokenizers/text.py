@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
@@ -25,6 +28,9 @@ SPECIAL_TOKENS = {
 """Special tokens that a tokenizer trained here gets, by the vocabulary's names."""
 PROMPT_TAGS = ("<system>", "</system>", "<user>", "</user>")
 """Tags of the prompt template; single tokens so that a prompt's borders cost one id each."""
+
+
+_TAG = re.compile(r"<[^\s<>]+>")
 
 
 class TextTokenizer:
@@ -51,32 +57,56 @@ class TextTokenizer:
         """Write `tokenizer.json`."""
         path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """One past the largest id, special tokens included."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Digest of the whole tokenizer."""
-        return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=8).hexdigest()
+        """Digest of what decides the ids: tokens, merges, added tokens; not of how a version of the library writes."""
+        whole = json.loads(self._tokenizer.to_str())
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"].get("merges") or ()]
+        added = sorted((entry["id"], entry["content"]) for entry in whole.get("added_tokens") or ())
+        tokens = sorted(self._tokenizer.get_vocab(with_added_tokens=False).items())
+        digest = hashlib.blake2b(json.dumps([tokens, merges, added]).encode(), digest_size=8)
+        return digest.hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a string; special tokens written out in it become their single ids."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    @cached_property
+    def markup(self) -> Mapping[int, str]:
+        """Tokens that mean something to the model rather than to a reader, by id: special ones, and `<tags>`.
+
+        Tags count whether or not the tokenizer's file calls them special. Other added words (a tokenizer may have
+        "http://" or runs of spaces) are a user's to use.
+        """
+        every = self._tokenizer.get_added_tokens_decoder().items()
+        return {index: added.content for index, added in every if added.special or _TAG.fullmatch(added.content)}
+
+    def encode(self, text: str, *, framed: bool = False) -> list[int]:
+        """Ids of a string; special tokens written out in it become their single ids.
+
+        Args:
+            text: the string.
+            framed: put around it what the tokenizer puts around a whole text (its post-processor: mostly nothing).
+        """
+        return list(self._tokenizer.encode(text, add_special_tokens=framed).ids)
 
     def defuse(self, text: str) -> str:
-        """Make user text safe to place in a template: the spelling of a special token or tag encodes as words."""
-        for added in self._tokenizer.get_added_tokens_decoder().values():
-            # Added words that are not special (a tokenizer may have "http://" or runs of spaces) are a user's to use.
-            if added.special or added.content in PROMPT_TAGS:
-                # A zero-width space after the first character keeps the look and breaks the match.
-                text = text.replace(added.content, added.content[0] + "\u200b" + added.content[1:])
+        """Make user text safe to place in a template: the spelling of a token of `markup` encodes as words."""
+        for content in self.markup.values():
+            # A zero-width space after the first character keeps the look and breaks the match.
+            text = text.replace(content, content[0] + "\u200b" + content[1:])
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """The text of ids, those of `markup` left out."""
+        words = [index for index in ids if index not in self.markup]
+        return str(self._tokenizer.decode(words, skip_special_tokens=True)).strip()
+
+    def token(self, index: int) -> str | None:
+        """The spelling of an id, None where it has none."""
+        found: str | None = self._tokenizer.id_to_token(index)
+        return found
 
     def has(self, token: str) -> bool:
         """Whether this is one of its tokens."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +19,16 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError
 from dimoo.core.tensors import mismatches, raise_all
 from dimoo.weights import shards as files
+from dimoo.weights.card import is_generated
 from dimoo.weights.layout import CARD, CONFIG, TEXT, Layout, Parts, check
-from dimoo.weights.lumina import TOKENIZER_CONFIG, VQ, LuminaLayout
+from dimoo.weights.lumina import CARRIED, VQ, LuminaLayout
 from dimoo.weights.ours import IMAGE, DimooLayout
 from dimoo.weights.rules import Match, match_to_ours, to_theirs
 from dimoo.weights.shards import Progress, Shards, silent
 
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (DimooLayout(), LuminaLayout())}
-_FILES = frozenset({CONFIG, TEXT, TOKENIZER_CONFIG, CARD, VQ, IMAGE, files.SINGLE, files.INDEX})
+_FILES = frozenset({CONFIG, TEXT, CARD, VQ, IMAGE, files.SINGLE, files.INDEX, *CARRIED})
+_SCRATCH = ".writing-"
 _log = logging.getLogger(__name__)
 
 
@@ -165,6 +167,7 @@ def write_checkpoint(
     dtype: torch.dtype | None = None,
     shard_size: int | str = "5GB",
     card: str = "",
+    like: Path | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write a checkpoint folder; the inverse of opening and building one.
@@ -178,40 +181,73 @@ def write_checkpoint(
         layout: how to arrange them.
         dtype: in which the weights are stored; None: as they are.
         shard_size: how large one file of weights may become, in bytes or as "5GB".
-        card: the model card; none where it is empty.
+        card: the model card; none where it is empty. A generated one does not replace one that authors wrote.
+        like: a folder of the same layout whose settings that we do not read are taken over.
         progress: told how far it is.
 
     Raises:
         CheckpointError: the parts do not belong together or have no place in the layout, or the folder holds something
-            other than a checkpoint.
+            other than a checkpoint that we know.
     """
     check(parts)
-    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise CheckpointError(f"{folder} holds other files than a checkpoint; give an empty or a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        new.mkdir()
-        layout.write(parts, new)
-        tensors = to_theirs(layout.rules(backbone), backbone.state_dict())
-        files.write(new, tensors, dtype=dtype, shard_size=shard_size, progress=progress)
-        if card:
-            (new / CARD).write_text(card, encoding="utf-8")
-        _replace(folder, new, old)
+    folder = folder.resolve()
+    made = not folder.exists()
+    if not made and any(not path.name.startswith(_SCRATCH) for path in folder.iterdir()):
+        _refuse_others(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Within the folder: the same disk, wherever it is linked or mounted.
+        with TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()
+            layout.write(parts, new, like)
+            tensors = to_theirs(layout.rules(backbone), backbone.state_dict())
+            files.write(new, tensors, dtype=dtype, shard_size=shard_size, progress=progress)
+            if card:
+                (new / CARD).write_text(_card(folder / CARD, card), encoding="utf-8")
+            _install(new, folder, old)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # what went wrong first is what counts
+                folder.rmdir()
+        raise
     _log.info("wrote %s in the %s layout", folder, layout.name)
 
 
-def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Put `new` in the place of `folder`, whose foreign files it takes over; the former folder ends up as `old`."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    for entry in folder.iterdir():
-        if entry.name not in _FILES and not (entry.name.startswith("model-") and entry.suffix == ".safetensors"):
-            (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, new / entry.name)
-    folder.rename(old)
+def _refuse_others(folder: Path) -> None:
     try:
-        new.rename(folder)
+        Checkpoint.open(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder} holds other files than a checkpoint of ours; give an empty or a new folder"
+        ) from error
+
+
+def _card(path: Path, card: str) -> str:
+    """A card that its authors wrote or changed stays, where the new one is a generated one."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return before if before and not is_generated(before) and is_generated(card) else card
+
+
+def _own(name: str) -> bool:
+    return name in _FILES or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+def _install(new: Path, folder: Path, old: Path) -> None:
+    """Move an older checkpoint in `folder` to `old` and the `new` one in; what else lies there is not touched.
+
+    config.json goes first and comes last: a folder that is caught in between is no checkpoint, never a mixture.
+    """
+    old.mkdir()
+    out = sorted((path for path in folder.iterdir() if _own(path.name)), key=lambda path: path.name != CONFIG)
+    come = sorted(new.iterdir(), key=lambda path: path.name == CONFIG)
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source, target in (*((p, old / p.name) for p in out), *((p, folder / p.name) for p in come)):
+            moved.append((source, target))  # before it is: a Ctrl-C may come in between
+            source.rename(target)
     except BaseException:
-        old.rename(folder)
+        for source, target in reversed(moved):
+            if not source.exists():
+                target.rename(source)
         raise

@@ -8,13 +8,10 @@ import torch
 
 from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError
-from dimoo.weights.card import HERE, model_card
+from dimoo.weights.card import HERE, is_generated, model_card
 from dimoo.weights.checkpoint import Checkpoint, layout_named, write_checkpoint
 from dimoo.weights.layout import CARD
 from dimoo.weights.shards import Progress, silent
-
-GENERATED = "This card was generated from the checkpoint."
-"""A sentence of `model_card`, by which a card that we made, and may make anew, is known."""
 
 
 def convert(
@@ -59,11 +56,19 @@ def convert(
     model.load_state_dict(views, assign=True)
     stored = filling.shards.dtypes[0] if dtype is None else dtype
     own = source / CARD
-    card = own.read_text(encoding="utf-8") if own.is_file() else GENERATED
-    if GENERATED in card:
+    card = own.read_text(encoding="utf-8") if own.is_file() else ""
+    if not card or is_generated(card):
         count, precision = filling.shards.numel, str(stored).removeprefix("torch.")
         card = model_card(parts, parameters=count, dtype=precision, layout=layout, where=HERE)
     write_checkpoint(
-        target, parts, model, layout=arranged, dtype=dtype, shard_size=shard_size, card=card, progress=progress
+        target,
+        parts,
+        model,
+        layout=arranged,
+        dtype=dtype,
+        shard_size=shard_size,
+        card=card,
+        like=source if checkpoint.layout.name == layout else None,
+        progress=progress,
     )
     return target

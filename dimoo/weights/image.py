@@ -13,6 +13,9 @@ from dimoo.weights.hub import resolve
 from dimoo.weights.lumina import VQ
 from dimoo.weights.ours import IMAGE
 
+WANTED = ("config.json", "diffusion_pytorch_model.safetensors", f"{VQ}/*", f"{IMAGE}/*")
+"""What is downloaded of a repository, be it an image tokenizer's or a whole model's."""
+
 
 def load_image_tokenizer(path: str | Path, *, revision: str | None = None) -> ImageTokenizer:
     """An image tokenizer from its own folder, or the one in a model's folder; in float32.
@@ -24,7 +27,7 @@ def load_image_tokenizer(path: str | Path, *, revision: str | None = None) -> Im
     Raises:
         CheckpointError: there is none, or a file is missing, corrupt or does not fit.
     """
-    folder = resolve(path, revision=revision)
+    folder = resolve(path, revision=revision, patterns=WANTED)
     for part in (folder / VQ, folder / IMAGE, folder):
         config = part / "config.json"
         if not config.is_file():
@@ -36,5 +39,6 @@ def load_image_tokenizer(path: str | Path, *, revision: str | None = None) -> Im
         if isinstance(settings, dict) and settings.get("_class_name") == "VQModel":
             return read_diffusers_vq(part)
         if isinstance(settings, dict) and "quantizer" in settings:
-            return load_ours(part)
+            # Ours alone in a repository keeps its weights under the name that a model's have.
+            return load_ours(resolve(path, revision=revision) if part == folder else part)
     raise CheckpointError(f"no image tokenizer in {folder}: neither it nor {VQ}/ or {IMAGE}/ in it holds one")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError
+from dimoo.presets import lumina_dimoo_8b
 from dimoo.presets.config import ModelConfig
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
@@ -54,8 +55,8 @@ class Layout(Protocol):
             CheckpointError: a file is missing, corrupt or does not fit the others.
         """
 
-    def write(self, parts: Parts, folder: Path) -> None:
-        """The inverse of `read`, into an empty folder.
+    def write(self, parts: Parts, folder: Path, like: Path | None = None) -> None:
+        """The inverse of `read`, into an empty folder; settings of `like` that we do not read are taken over.
 
         Raises:
             CheckpointError: the layout has no place for something.
@@ -90,7 +91,8 @@ def misfits(parts: Parts) -> list[str]:
         found.append(
             f"the vocabulary has {vocabulary.size} ids, the backbone {config.backbone.vocab_size}; it needs as many"
         )
-    if parts.text.size > vocabulary.text_size:
+    # The tags of the released tokenizer may lie behind the ids of codes; no prompt has them.
+    if parts.text.size > vocabulary.text_size and vocabulary != lumina_dimoo_8b.VOCABULARY:
         found.append(
             f"the text tokenizer has {parts.text.size} ids, the vocabulary room for {vocabulary.text_size}: text and"
             " codes would overlap; take the tokenizer that the model was trained with"
@@ -107,7 +109,7 @@ def misfits(parts: Parts) -> list[str]:
         if wanted is not None and wanted != given[what]:
             found.append(
                 f"the {what} tokenizer has the fingerprint {given[what]}, the model was trained with {wanted};"
-                " take the tokenizer that it was trained with"
+                f" take the tokenizer that it was trained with, or set {what}_fingerprint in config.json to null"
             )
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dimoo.backbone.config import BackboneConfig
 from dimoo.core.config import parse
-from dimoo.core.errors import CheckpointError
+from dimoo.core.errors import CheckpointError, ConfigError
 from dimoo.weights.rules import Rename, expand
 
 _BLOCK = "model.transformer.blocks.{i}."
@@ -79,8 +79,13 @@ def config_from_llada(values: Mapping[str, Any]) -> BackboneConfig:
         raise CheckpointError("the checkpoint's config.json does not fit:\n  " + "\n  ".join(problems))
     shape = {ours: values[theirs] for ours, theirs in _SHAPE.items()}
     kv_heads = values.get("n_kv_heads") or (1 if values.get("multi_query_attention") else values["n_heads"])
-    rows = values.get("embedding_size") or values["vocab_size"]
-    return parse(BackboneConfig, {**shape, "kv_heads": kv_heads, "vocab_size": rows})
+    rows, ids = values.get("embedding_size") or values["vocab_size"], values["vocab_size"]
+    if not (isinstance(ids, int) and isinstance(rows, int) and 0 < ids <= rows):
+        raise CheckpointError(f"vocab_size {ids!r} must be a number from 1 to the {rows!r} rows of the embedding")
+    try:
+        return parse(BackboneConfig, {**shape, "kv_heads": kv_heads, "vocab_size": rows})
+    except ConfigError as error:
+        raise CheckpointError(f"the checkpoint's config.json is not valid: {error}") from error
 
 
 def config_to_llada(config: BackboneConfig) -> dict[str, Any]:

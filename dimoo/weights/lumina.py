@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from dimoo.tokenizers.template import PLAIN, ChatTemplate, PromptTemplate
 from dimoo.tokenizers.text import TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
 from dimoo.weights.diffusers_vq import is_diffusers_vq, read_diffusers_vq, write_diffusers_vq
+from dimoo.weights.hub import repository
 from dimoo.weights.layout import CONFIG, TEXT, Parts, fits_rows, with_fingerprints
 from dimoo.weights.llada import config_from_llada, config_to_llada, llada_rules
 from dimoo.weights.ours import IMAGE
@@ -39,7 +41,11 @@ from dimoo.weights.rules import Rename
 
 VQ = "vqvae"
 SECTION = "dimoo"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, CHAT = "tokenizer_config.json", "chat_template.jinja"
+CARRIED = (TOKENIZER_CONFIG, CHAT, "special_tokens_map.json", "generation_config.json")
+"""Files about the text tokenizer, for other readers; a checkpoint that is written again in this layout keeps them."""
+LONGEST = 4096
+"""`max_sequence_length` where nothing else is known, as in LLaDA."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,15 +70,15 @@ class LuminaLayout:
         if section is not None:
             config = _parse({"backbone": backbone.model_dump(mode="json"), **section})
         else:
-            name = Path(str(settings.get("_name_or_path") or folder.resolve())).name
+            name = repository(folder) or folder.resolve().name
             if image is None:
-                config = _text_only(folder, name, backbone, text)
+                config = _text_only(folder, settings, name, backbone, text)
             else:
                 config = _multimodal(name, backbone, text, image)
             config = with_fingerprints(config, text, image)
         return Parts(config=config, text=text, image=image)
 
-    def write(self, parts: Parts, folder: Path) -> None:
+    def write(self, parts: Parts, folder: Path, like: Path | None = None) -> None:
         """See `Layout`. An image tokenizer that is no VQ-GAN goes to our `image_tokenizer/` in place of `vqvae/`."""
         config, image = parts.config, parts.image
         if image is not None and is_diffusers_vq(image):
@@ -88,6 +94,8 @@ class LuminaLayout:
         settings = {
             "architectures": ["LLaDAModelLM" if image is None else "LLaDAForMultiModalGeneration"],
             "model_type": "llada",
+            "max_sequence_length": LONGEST if config.chat is None else config.chat.max_tokens,
+            **_unread(like),
             **config_to_llada(config.backbone),
             "mask_token_id": vocabulary.mask,
             "eos_token_id": vocabulary.end_of_text,
@@ -96,9 +104,12 @@ class LuminaLayout:
         }
         (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         parts.text.save(folder / TEXT)
-        template = {} if config.chat is None else _chat_to_hf(config.chat)
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", **template}
-        (folder / TOKENIZER_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        about = json.dumps(_tokenizer_config(config, parts.text), indent=2) + "\n"
+        (folder / TOKENIZER_CONFIG).write_text(about, encoding="utf-8")
+        if like is not None:
+            for file in CARRIED:
+                if (like / file).is_file():
+                    shutil.copyfile(like / file, folder / file)
 
     def rules(self, model: Backbone) -> Sequence[Rename]:
         """See `Layout`."""
@@ -135,7 +146,7 @@ def _multimodal(name: str, backbone: BackboneConfig, text: TextTokenizer, image:
             f" {start + codes}; the tokenizers are not those of these weights, or vocab_size is wrong"
         )
     if unused:
-        _log.warning("the last %d of %d rows have no id; they are left alone", unused, rows)
+        _log.info("the last %d of %d rows have no id; they are left alone", unused, rows)
     opening, closing = ids.pop("image_start"), ids.pop("image_end")
     try:
         vocabulary = parse(Vocabulary, {"text_size": start, **ids}).with_modality(
@@ -165,7 +176,9 @@ def _special_ids(text: TextTokenizer) -> tuple[dict[str, int], bool]:
     return {**{name: index for name, (_, index) in missing.items()}, **found}, released
 
 
-def _text_only(folder: Path, name: str, backbone: BackboneConfig, text: TextTokenizer) -> ModelConfig:
+def _text_only(
+    folder: Path, settings: Mapping[str, Any], name: str, backbone: BackboneConfig, text: TextTokenizer
+) -> ModelConfig:
     """LLaDA: text alone, with the chat template of its own tokenizer_config.json."""
     (opening, *_), _ = lumina_dimoo_8b.TOKENS["image_start"]
     if text.has(opening):
@@ -182,7 +195,7 @@ def _text_only(folder: Path, name: str, backbone: BackboneConfig, text: TextToke
         backbone=backbone,
         vocabulary=vocabulary,
         template=PromptTemplate(systems={}),
-        chat=_chat_from_hf(folder, text),
+        chat=_chat_from_hf(folder, text, settings.get("max_sequence_length") or LONGEST),
         text=llada_8b.text_settings(),
         answer_tokens=llada_8b.ANSWER_TOKENS,
     )
@@ -195,24 +208,27 @@ def _one_of(text: TextTokenizer, spellings: Sequence[str]) -> int:
     raise CheckpointError(f"the text tokenizer lacks {' or '.join(map(repr, spellings))}; take the released one")
 
 
-def _chat_from_hf(folder: Path, text: TextTokenizer) -> ChatTemplate:
-    """The template of tokenizer_config.json (or chat_template.jinja); a base model has none and takes plain text."""
-    path, values = folder / TOKENIZER_CONFIG, dict[str, Any]()
-    if path.is_file():
-        try:
+def _chat_from_hf(folder: Path, text: TextTokenizer, longest: Any) -> ChatTemplate:
+    """The template of chat_template.jinja or tokenizer_config.json; without one texts are taken as they are."""
+    path, own, values = folder / TOKENIZER_CONFIG, folder / CHAT, dict[str, Any]()
+    try:
+        if path.is_file():
             values = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from error
-    own = folder / "chat_template.jinja"
-    jinja = own.read_text(encoding="utf-8") if own.is_file() else values.get("chat_template")
-    if isinstance(jinja, list):  # several by name
-        jinja = {entry["name"]: entry["template"] for entry in jinja}.get("default")
-    begin, end = (_spelling(values.get(key)) for key in ("bos_token", "eos_token"))
+        jinja = own.read_text(encoding="utf-8") if own.is_file() else values.get("chat_template")
+        if isinstance(jinja, list):  # several by name
+            jinja = {entry["name"]: entry["template"] for entry in jinja}["default"]
+        begin, end = (_spelling(values.get(key)) for key in ("bos_token", "eos_token"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"cannot read {path} or {own.name}: {type(error).__name__} {error}") from error
     # A base model knows no turns: only the end of a text ends its answers.
     ends = (end, *lumina_dimoo_8b.TOKENS["end_of_text"][0])
     known = dict.fromkeys(ends if jinja is None else (*llada_8b.STOPS, *ends))
     stops = tuple(token for token in known if token and text.has(token))
-    return ChatTemplate(jinja=PLAIN if jinja is None else str(jinja), begin=begin, end=end, stops=stops)
+    template = {"jinja": PLAIN if jinja is None else jinja, "begin": begin, "end": end, "stops": stops}
+    try:
+        return parse(ChatTemplate, {**template, "max_tokens": longest})
+    except ConfigError as error:
+        raise CheckpointError(f"the chat template of {folder} is not valid: {error}") from error
 
 
 def _spelling(token: Any) -> str:
@@ -220,6 +236,19 @@ def _spelling(token: Any) -> str:
     return str(token["content"]) if isinstance(token, dict) else str(token or "")
 
 
-def _chat_to_hf(chat: ChatTemplate) -> dict[str, str]:
-    tokens = {"bos_token": chat.begin, "eos_token": chat.end}
-    return {"chat_template": chat.jinja, **{key: token for key, token in tokens.items() if token}}
+def _tokenizer_config(config: ModelConfig, text: TextTokenizer) -> dict[str, Any]:
+    vocabulary, chat = config.vocabulary, config.chat
+    ids = {"eos_token": vocabulary.end_of_text, "pad_token": vocabulary.pad, "mask_token": vocabulary.mask}
+    about: dict[str, Any] = {name: text.token(index) for name, index in ids.items()}
+    if chat is not None:
+        spelled = {"bos_token": chat.begin, "eos_token": chat.end}
+        about |= {"chat_template": chat.jinja, **{name: token for name, token in spelled.items() if token}}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **about}
+
+
+def _unread(like: Path | None) -> dict[str, Any]:
+    """A config.json without what we say ourselves, and without the precision, which may be another one now."""
+    if like is None:
+        return {}
+    settings: dict[str, Any] = json.loads((like / CONFIG).read_text(encoding="utf-8"))
+    return {key: value for key, value in settings.items() if key not in (SECTION, "torch_dtype", "dtype")}

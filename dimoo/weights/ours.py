@@ -35,7 +35,7 @@ class DimooLayout:
 
     def fits(self, settings: Mapping[str, Any]) -> bool:
         """See `Layout`."""
-        return "format" in settings
+        return str(settings.get("format")).startswith("dimoo")
 
     def backbone(self, settings: Mapping[str, Any]) -> BackboneConfig:
         """See `Layout`."""
@@ -48,8 +48,9 @@ class DimooLayout:
         wanted = bool(config.vocabulary.modalities) or (folder / IMAGE).exists()
         return Parts(config=config, text=text, image=load_image_tokenizer(folder / IMAGE) if wanted else None)
 
-    def write(self, parts: Parts, folder: Path) -> None:
+    def write(self, parts: Parts, folder: Path, like: Path | None = None) -> None:
         """See `Layout`."""
+        del like  # config.json holds nothing that we do not read
         parts.config.save(folder / CONFIG)
         parts.text.save(folder / TEXT)
         if parts.image is not None:

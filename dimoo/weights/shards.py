@@ -138,6 +138,8 @@ def survey(folder: Path) -> tuple[Shards, list[str]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Shards(folder=folder, entries={}), [f"cannot read {folder / INDEX}: {type(error).__name__} {error}"]
     problems, readable = list[str](), set[str]()
+    if (folder / SINGLE).is_file() and SINGLE not in weight_map.values():
+        problems.append(f"there are both {INDEX} and {SINGLE}, which it does not name: remove what is of another model")
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
             problems.append(f"{INDEX} names {name!r}, which is no file in the folder")

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -193,8 +194,69 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(model, copy, monkeypatch):
     monkeypatch.undo()
     model.save(copy)
     assert (copy / "notes.txt").read_text(encoding="utf-8") == "mine"
-    assert (copy / "README.md").read_text(encoding="utf-8") != "# tiny\n"  # the card was of the old model
+    assert (copy / "README.md").read_text(encoding="utf-8") == "# tiny\n"  # authors wrote it
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_a_model_of_another_kind_is_left_alone(model, tmp_path):
+    files = {"config.json": '{"model_type": "qwen2"}', "model-00001-of-00002.safetensors": "x", "tokenizer.json": "{}"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds other files than a checkpoint of ours"):
+        model.save(tmp_path)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == files
+
+
+def test_a_link_stays_a_link_and_what_lies_beside_is_not_touched(model, tmp_path, monkeypatch):
+    """A home folder's link to a large disk; runs and their checkpoints within."""
+    disk = tmp_path / "disk"
+    (disk / "runs").mkdir(parents=True)
+    model.save(disk / "model")
+    (disk / "model" / "runs").mkdir()
+    notes = disk / "model" / "runs" / "notes.txt"
+    notes.write_text("mine", encoding="utf-8")
+    (tmp_path / "link").symlink_to(disk / "model")
+    before = notes.stat().st_ino
+    model.save(tmp_path / "link", dtype="bfloat16")
+    assert (tmp_path / "link").is_symlink()
+    assert notes.stat().st_ino == before
+    assert load_file(disk / "model" / "model.safetensors")["norm.weight"].dtype == torch.bfloat16
+    monkeypatch.chdir(disk / "model")
+    model.save(".")
+    assert load_file("model.safetensors")["norm.weight"].dtype == torch.float32
+    assert notes.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("stage", range(1, 12))
+def test_a_save_that_is_broken_off_while_files_move_leaves_the_old_checkpoint(model, copy, monkeypatch, stage):
+    before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    rename, calls = Path.rename, []
+
+    def broken(self, target):
+        calls.append(self)
+        if len(calls) == stage:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    if stage <= 10:  # five files of the old checkpoint go, five of the new one come
+        with pytest.raises(KeyboardInterrupt):
+            model.save(copy, dtype="bfloat16", card="# new\n")
+        assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    else:
+        model.save(copy, dtype="bfloat16", card="# new\n")
+        assert len(calls) == 10
+    assert [path.name for path in copy.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_save_that_fails_leaves_no_folder(model, tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("dimoo.weights.ours.save_image_tokenizer", broken)
+    with pytest.raises(OSError, match="disk full"):
+        model.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_other_things_is_left_alone(model, tmp_path):

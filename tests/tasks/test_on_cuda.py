@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from released import write_released
 from task_cases import mixture
 
+from dimoo.backbone.layout import PackedLayout
+from dimoo.presets.config import ImageSettings
 from dimoo.tasks.assemble import load
 
 pytestmark = [
@@ -22,6 +25,21 @@ def test_every_task_runs(model, tmp_path, dtype):
     for one, other in zip(results, wanted, strict=True):
         if not isinstance(one, str):
             assert one.size == other.size
+
+
+def test_a_released_folder_runs(tmp_path):
+    folder = write_released(tmp_path / "released")
+    loaded = load(folder, dtype="bfloat16", device="cuda")
+    assert {parameter.device.type for parameter in loaded.backbone.parameters()} == {"cuda"}
+    assert {parameter.dtype for parameter in loaded.backbone.parameters()} == {torch.bfloat16}
+    (made,) = loaded.generate("a cat", size=(32, 48), settings=ImageSettings(steps=2, guidance=4.0))
+    assert made.size == (48, 32)
+    exact, here = load(folder, device="cuda"), load(folder)
+    with torch.no_grad():
+        ids, layout = torch.arange(40), PackedLayout.of([16, 24])
+        wanted = here.backbone.head(here.backbone(ids, layout))
+        given = exact.backbone.head(exact.backbone(ids.cuda(), PackedLayout.of([16, 24], exact.backbone.device)))
+    torch.testing.assert_close(given.cpu(), wanted, atol=1e-4, rtol=0)
 
 
 def test_one_seed_gives_the_same_tokens_on_both_devices(model, tmp_path):

@@ -74,6 +74,14 @@ def test_blocks_are_trimmed_as_by_hugging_face():
     assert with_jinja(jinja).render(said("Hi")) == "a\n  <|endoftext|>\nb"
 
 
+def test_what_else_hugging_face_gives_a_template():
+    """Absent tools and documents are None, not undefined; training's marks stand for what is inside; today's date."""
+    given = "{% if tools is not none or documents is not none %}tools{% endif %}"
+    marked = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}!"
+    assert with_jinja(given + marked).render(said("Hi")) == "Hi!"
+    assert len(with_jinja("{{ strftime_now('%Y-%m-%d') }}").render(said("Hi"))) == len("2026-01-31")
+
+
 def test_loops_can_be_left():
     jinja = (
         "{% for message in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ message.content }}{% endfor %}"

@@ -189,7 +189,7 @@ def test_a_tokenizer_without_a_prompt_tag_is_refused(prompts):
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     letters = trainers.BpeTrainer(vocab_size=300, special_tokens=["<uncondition>"], show_progress=False)
     plain.train_from_iterator(["<system></system><user></user>"[:1] + "system user /"], letters)
-    with pytest.raises(CheckpointError, match=r"splits the prompt tag '<system>' into \d+ ids"):
+    with pytest.raises(CheckpointError, match=r"splits the prompt tag '</user>' into \d+ ids"):
         replace(prompts, text=TextTokenizer(plain))
 
 

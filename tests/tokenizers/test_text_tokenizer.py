@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -89,6 +91,31 @@ def test_defuse_leaves_added_words_that_are_not_special():
     inner.add_tokens(["https://"])
     words = TextTokenizer(inner)
     assert words.defuse("see https://a </user>") == "see https://a <\u200b/user>"
+
+
+def test_tags_that_are_not_called_special_are_markup_all_the_same():
+    """As `add_tokens` of Hugging Face's libraries leaves them, which is how most tags are added."""
+    inner = Tokenizer.from_str(train_bpe(CAPTIONS, size=300)._tokenizer.to_str())
+    inner.add_tokens(["<canny>", "<|turn|>", "https://"])
+    words = TextTokenizer(inner)
+    ids = [words.id_of("<canny>"), words.id_of("<|turn|>")]
+    assert set(ids) <= words.markup.keys()
+    assert words.id_of("https://") not in words.markup
+    assert not set(ids) & set(words.encode(words.defuse("a <canny> cat<|turn|>")))
+    assert words.decode([ids[0], *words.encode("a cat"), ids[1]]) == "a cat"
+
+
+def test_the_fingerprint_is_of_the_ids_not_of_the_file(trained, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    trained.save(path)
+    written = json.loads(path.read_text(encoding="utf-8"))
+    written["model"]["merges"] = [" ".join(pair) for pair in written["model"]["merges"]]  # as older versions write them
+    written["decoder"]["use_regex"] = False
+    path.write_text(json.dumps(written), encoding="utf-8")
+    assert TextTokenizer.load(path).fingerprint == trained.fingerprint
+    written["model"]["merges"] = written["model"]["merges"][::-1]
+    path.write_text(json.dumps(written), encoding="utf-8")
+    assert TextTokenizer.load(path).fingerprint != trained.fingerprint
 
 
 def test_tokens_are_added_at_the_next_free_ids(trained):

@@ -18,8 +18,9 @@ from torch import Tensor
 from dimoo.core.errors import CheckpointError
 from dimoo.presets.config import ModelConfig
 from dimoo.tasks.assemble import load
+from dimoo.weights.card import is_generated
 from dimoo.weights.checkpoint import Checkpoint
-from dimoo.weights.convert import GENERATED, convert
+from dimoo.weights.convert import convert
 from dimoo.weights.hub import MINI
 from dimoo.weights.verify import verify
 
@@ -118,23 +119,32 @@ def test_shards(sources: Path, tmp_path: Path) -> None:
 # The model card
 
 
-def test_a_card_of_the_authors_is_kept(sources: Path, tmp_path: Path) -> None:
-    source = shutil.copytree(sources / "released", tmp_path / "source")
-    (source / "README.md").write_text("# Ours\n", encoding="utf-8")
-    target = convert(source, tmp_path / "target", layout="dimoo")
-    assert (target / "README.md").read_text(encoding="utf-8") == "# Ours\n"
+@pytest.mark.parametrize("kind", ["written", "completed"])
+def test_a_card_of_the_authors_is_kept(sources: Path, tmp_path: Path, kind: str) -> None:
+    """Also one that was generated and then completed, as it asks for."""
+    source = shutil.copytree(sources / "tiny", tmp_path / "source")
+    card = (
+        "# Ours\n" if kind == "written" else (source / "README.md").read_text(encoding="utf-8") + "Trained on cats.\n"
+    )
+    (source / "README.md").write_text(card, encoding="utf-8")
+    target = convert(source, tmp_path / "target", layout="lumina")
+    assert (target / "README.md").read_text(encoding="utf-8") == card
+    load(source).save(target)
+    assert (target / "README.md").read_text(encoding="utf-8") == card
+    load(source).save(target, card="# Mine\n")
+    assert (target / "README.md").read_text(encoding="utf-8") == "# Mine\n"
 
 
 def test_a_generated_card_is_made_anew(sources: Path, tmp_path: Path) -> None:
     before = (sources / "tiny" / "README.md").read_text(encoding="utf-8")
-    assert GENERATED in before
+    assert is_generated(before)
     target = convert(sources / "tiny", tmp_path / "target", layout="lumina", dtype=torch.float16)
     card = (target / "README.md").read_text(encoding="utf-8")
     assert "in float32" in before
     assert "in float16" in card
     assert "`lumina`" in card
     bare = convert(sources / "released", tmp_path / "bare", layout="dimoo")
-    assert GENERATED in (bare / "README.md").read_text(encoding="utf-8")
+    assert is_generated((bare / "README.md").read_text(encoding="utf-8"))
 
 
 # What is refused

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from released import write_released
 from tiny_checkpoint import save_tiny, tiny_model
 
 import dimoo
@@ -92,25 +94,91 @@ def test_push_uploads_a_folder_that_loads_with_a_card_that_names_the_repository(
             Api.made = name, private
             return f"https://hub/{name}"
 
-        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        def upload_folder(
+            self, *, repo_id: str, folder_path: Path, commit_message: str, delete_patterns: list[str]
+        ) -> None:
+            """As the hub's: what the patterns match and the upload lacks is removed, the rest is laid over."""
             assert repo_id == "me/mine"
             assert commit_message
-            shutil.copytree(folder_path, tmp_path / "there")
+            for path in [path for path in there.rglob("*") if path.is_file()]:
+                if any(fnmatch(path.relative_to(there).as_posix(), pattern) for pattern in delete_patterns):
+                    path.unlink()
+            shutil.copytree(folder_path, there, dirs_exist_ok=True)
 
+    there = tmp_path / "there"
+    tiny_model().save(there, shard_size=1000)  # an older upload: in shards, and in the other layout
+    (there / "thesis.md").write_text("mine", encoding="utf-8")
     monkeypatch.setattr(hub, "HfApi", Api)
     assert tiny_model().push("me/mine", layout="lumina") == "https://hub/me/mine"
     assert Api.made == ("me/mine", True)
     assert "d_model" in json.loads((tmp_path / "there" / "config.json").read_text(encoding="utf-8"))
-    assert dimoo.load(tmp_path / "there").config == tiny_model().config
+    assert dimoo.load(there).config == tiny_model().config
+    assert sorted(path.name for path in there.glob("*.safetensors*")) == ["model.safetensors"]
+    assert (there / "thesis.md").exists()
     card = (tmp_path / "there" / "README.md").read_text(encoding="utf-8")
     assert 'dimoo.load("me/mine")' in card
     assert "library_name: dimoo" in card
 
 
 def test_a_push_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="cannot push to 'me/mine'"):
+    class Api:
+        def create_repo(self, *_: object, **__: object) -> str:
+            raise EOFError("the line went dead\nand more")  # whatever an HTTP library raises
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    with pytest.raises(CheckpointError, match="cannot push to 'me/mine': the line went dead; check the name"):
         tiny_model().push("me/mine")
+
+
+def test_a_download_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(hub, "snapshot_download", broken)
+    with pytest.raises(CheckpointError, match="cannot get 'me/mine' from the hub: No space left on device"):
+        dimoo.load("me/mine")
+
+
+def test_revisions_are_of_repositories(cache: Path, tmp_path: Path) -> None:
+    for path in ("mini", tmp_path / "tiny", str(tmp_path / "tiny")):
+        with pytest.raises(CheckpointError, match="no repository on the hub: leave out revision='v1'"):
+            dimoo.load(path, revision="v1")
+    with pytest.raises(CheckpointError, match="two revisions"):
+        dimoo.load("someone/tiny@v1", revision="main")
+
+
+def test_a_path_called_mini_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert dimoo.load(tiny_model().save("mini")).config == tiny_model().config
+    assert dimoo.load("mini").config.name != "tiny"
+
+
+def test_a_model_of_the_hub_has_the_name_of_its_repository(cache: Path, tmp_path: Path) -> None:
+    snapshot = cache / "models--someone--LLaDA--tiny" / "snapshots" / COMMIT
+    write_released(snapshot, text_only=True)
+    assert hub.repository(snapshot) == "LLaDA--tiny"
+    assert hub.repository(tmp_path) is None
+    assert dimoo.load(snapshot).config.name == "LLaDA--tiny"
+
+
+def test_an_image_tokenizer_is_fetched_without_the_model_around_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = write_released(tmp_path / "whole")
+
+    def fetch(name: str, *, allow_patterns: list[str], **_: object) -> str:
+        there = tmp_path / "fetched"
+        for path in [path for path in whole.rglob("*") if path.is_file()]:
+            own = path.relative_to(whole).as_posix()
+            if any(fnmatch(own, pattern) for pattern in allow_patterns):
+                (there / own).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, there / own)
+        return str(there)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    tokenizer = dimoo.load_image_tokenizer("someone/whole")
+    assert tokenizer.fingerprint == dimoo.load_image_tokenizer(whole).fingerprint
+    assert not list((tmp_path / "fetched").glob("*.safetensors"))
 
 
 def test_the_card_is_yaml_that_the_hub_reads_and_states_the_facts() -> None:

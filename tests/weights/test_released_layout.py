@@ -16,11 +16,13 @@ import released
 import torch
 from released import CODES, INDEX, LLADA, LUMINA, TEXT_IDS, edit_json, write_json, write_released
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
 from torch import Tensor
 
 import dimoo
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import BackendError, CheckpointError
+from dimoo.weights.convert import convert
 
 ROWS = TEXT_IDS + CODES
 SHARD = "model-00002-of-00003.safetensors"
@@ -208,16 +210,21 @@ def test_the_released_ids_need_no_names(tmp_path: Path, caplog: pytest.LogCaptur
         edit_json(tmp_path / "config.json", d_model=width, mlp_hidden_size=16, n_layers=1, n_heads=2, n_kv_heads=2)
         released.write_shards(tmp_path, released.backbone_tensors(rows, width=width, hidden=16, layers=1))
         caplog.clear()
-        model = dimoo.load(tmp_path)
+        with caplog.at_level(logging.INFO):
+            model = dimoo.load(tmp_path)
         vocabulary = model.config.vocabulary
         assert (vocabulary.end_of_line, vocabulary.pad, vocabulary.mask) == (126_084, 126_339, 126_336)
         assert vocabulary.columns("image") == (text_ids, text_ids + codes)
-        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-        assert warnings == ([] if rows == 134_548 else ["the last 108 of 134656 rows have no id; they are left alone"])
+        said = "the last 108 of 134656 rows have no id; they are left alone"
+        assert (said in caplog.messages) == (rows == 134_656)
     for layout in ("lumina", "dimoo"):
         again = dimoo.load(model.save(tmp_path / layout, layout=layout))
         assert again.config.vocabulary == vocabulary
         assert again.config.backbone.vocab_size == 134_656
+    # Tags at ids that codes have too: no prompt of ours holds them, and the ids of codes are certain.
+    tags = {"<canny>": text_ids, "<depth>": text_ids + 1, **RELEASED_IDS}
+    released.write_tokenizer(tmp_path / "tokenizer.json", text_ids + 2, tags)
+    assert dimoo.load(tmp_path).config.vocabulary == vocabulary
     edit_json(tmp_path / "config.json", vocab_size=134_549, embedding_size=134_549)
     refused(tmp_path, "134549 rows", "126356 text ids", "8192 codes")
     edit_json(tmp_path / "config.json", vocab_size=134_656, embedding_size=134_656)
@@ -371,8 +378,12 @@ def test_a_tokenizer_without_any_special_token(folder: Path) -> None:
 
 
 def test_a_tokenizer_without_a_tag_of_the_prompts(folder: Path) -> None:
-    retokenize(folder, {token: index for token, index in special_ids().items() if token != "<system>"})
-    refused(folder, "prompt tag '<system>'", "add it as a special token")
+    """Pictures go before `</user>`, so that one must be one id; the others may be several."""
+    retokenize(folder, {token: index for token, index in special_ids().items() if token != "</user>"})
+    refused(folder, "prompt tag '</user>'", "add it as a special token")
+    retokenize(folder, {token: index for token, index in special_ids().items() if token not in ("<system>", "<user>")})
+    (made,) = dimoo.load(folder).generate("a cat", size=(16, 16), settings=dimoo.ImageSettings(steps=1))
+    assert made.size == (16, 16)
 
 
 def test_a_text_model_without_a_mask(text_only: Path) -> None:
@@ -465,8 +476,96 @@ def test_a_machine_without_cuda(original: Path) -> None:
 
 
 @pytest.mark.parametrize("attention", ["varlen", "xformers"])
-def test_an_attention_that_needs_cuda(original: Path, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is known before the weights are read."""
-    monkeypatch.setattr("dimoo.tasks.assemble.Checkpoint.open", lambda folder: pytest.fail("the checkpoint was opened"))
+def test_an_attention_that_needs_cuda(
+    original: Path, tmp_path: Path, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known before the weights are read, be it asked for or the checkpoint's own."""
+    ours = dimoo.load(original).save(tmp_path / "ours")
+    monkeypatch.setattr("dimoo.weights.shards.Shards.read", lambda *_: pytest.fail("the weights were read"))
     with pytest.raises(BackendError, match=f"attention='{attention}'.*attention='auto'"):
         dimoo.load(original, attention=attention)
+    settings = json.loads((ours / "config.json").read_text(encoding="utf-8"))
+    edit_json(ours / "config.json", backbone={**settings["backbone"], "attention": attention})
+    with pytest.raises(BackendError, match=f"attention='{attention}'.*attention='auto'"):
+        dimoo.load(ours)
+
+
+# Bad input: settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": -1}, "vocab_size -1 must be a number from 1 to the 384 rows"),
+        ({"vocab_size": 385}, "vocab_size 385 must be a number from 1 to the 384 rows"),
+        ({"embedding_size": None, "vocab_size": "384"}, "vocab_size '384' must be a number"),
+        ({"n_heads": 5, "n_kv_heads": 5}, "config.json is not valid"),
+        ({"d_model": "32"}, "config.json is not valid"),
+        ({"n_layers": 0}, "config.json is not valid"),
+    ],
+)
+def test_numbers_that_make_no_model(folder: Path, changes: dict[str, object], message: str) -> None:
+    edit_json(folder / "config.json", **changes)
+    refused(folder, message, "Lumina-tiny")
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        dimoo.load_backbone(folder)
+
+
+def test_several_chat_templates_without_a_default(text_only: Path) -> None:
+    edit_json(text_only / "tokenizer_config.json", chat_template=[{"name": "tools", "template": "x"}])
+    refused(text_only, "cannot read", "default")
+    edit_json(text_only / "tokenizer_config.json", chat_template=[{"nam": "default", "template": "x"}])
+    refused(text_only, "cannot read", "KeyError")
+    (text_only / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
+    refused(text_only, "chat_template.jinja", "UnicodeDecodeError")
+
+
+def test_both_an_index_and_a_single_file(folder: Path) -> None:
+    """Which of two models it is cannot be known."""
+    save_file(tensors(folder), folder / "model.safetensors")
+    refused(folder, "both model.safetensors.index.json and model.safetensors")
+
+
+# What is taken over
+
+
+def test_the_longest_conversation_is_the_checkpoints(text_only: Path) -> None:
+    edit_json(text_only / "config.json", max_sequence_length=12_345)
+    model = dimoo.load(text_only)
+    assert model.config.chat is not None
+    assert model.config.chat.max_tokens == 12_345
+
+
+@pytest.mark.parametrize("kind", ["multimodal", "text-only"])
+def test_converting_within_the_layout_keeps_what_other_readers_read(
+    original: Path, text_only: Path, tmp_path: Path, kind: str
+) -> None:
+    source = original if kind == "multimodal" else text_only
+    made = convert(source, tmp_path / "made", layout="lumina", dtype=torch.float32)
+    before, after = (json.loads((place / "config.json").read_text(encoding="utf-8")) for place in (source, made))
+    # The precision is another one; of the token ids we say those that our vocabulary has.
+    ours = {"torch_dtype", "pad_token_id"}
+    assert {key: after.get(key) for key in before.keys() - ours} == {key: before[key] for key in before.keys() - ours}
+    assert "torch_dtype" not in after
+    assert (made / "tokenizer_config.json").read_bytes() == (source / "tokenizer_config.json").read_bytes()
+    assert dimoo.load(made).config.chat == dimoo.load(source).config.chat
+
+
+def test_a_tokenizer_that_begins_every_text_begins_every_prompt(folder: Path) -> None:
+    """As the released code, which calls its tokenizer with special tokens on."""
+    plain = dimoo.load(folder).prompts.context("text_to_image", "a cat").ids.tolist()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin = tokenizer.token_to_id("<|startoftext|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A", special_tokens=[("<|startoftext|>", begin)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    model = dimoo.load(folder)
+    assert model.prompts.context("text_to_image", "a cat").ids.tolist() == [begin, *plain]
+    assert model.prompts.text_answer("a cat", 6).ids.tolist()[1] != begin
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|startoftext|>", special_tokens=[("<|startoftext|>", begin)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"ends a prompt with '<\|startoftext\|>', not with '</user>'"):
+        dimoo.load(folder).generate("a cat", size=(16, 16))

@@ -291,8 +291,8 @@ def test_unknown_fingerprints_are_a_note(ours: Path) -> None:
 
 def test_a_tokenizer_without_a_tag_of_the_prompts(folder: Path) -> None:
     path = folder / "tokenizer.json"
-    path.write_text(path.read_text(encoding="utf-8").replace("<system>", "<sistem>"), encoding="utf-8")
-    holds(verify(folder), "'<system>'")
+    path.write_text(path.read_text(encoding="utf-8").replace("</user>", "</usar>"), encoding="utf-8")
+    holds(verify(folder), "'</user>'")
 
 
 def test_a_chat_template_that_is_none(originals: Path, tmp_path: Path) -> None:
