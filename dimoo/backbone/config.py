@@ -10,7 +10,8 @@ from typing_extensions import Self
 from dimoo.core.config import StrictConfig
 
 AttentionKind = Literal["auto", "sdpa", "varlen", "flex", "xformers"]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=2**24)]
+"""Bounded, so that a damaged config is refused rather than built."""
 
 
 class BackboneConfig(StrictConfig):
@@ -18,7 +19,7 @@ class BackboneConfig(StrictConfig):
 
     d_model: Count
     """Width of the residual stream."""
-    layers: Count
+    layers: int = Field(gt=0, le=1024)
     """Number of blocks."""
     heads: Count
     """Query heads; `d_model / heads` is the width of a head and must be even."""

@@ -58,7 +58,8 @@ def convert(
     """Write a checkpoint in another layout.
 
     Weights are streamed: memory is needed for one file of weights (--shard-size) at a time, never for the model.
-    Converting back gives the same tensors, bit for bit, unless --dtype rounds them. A model card, LICENSE,
+    Converting back gives the same backbone, bit for bit, unless --dtype rounds it; image tokenizers are stored in
+    float32. A model card, LICENSE,
     NOTICE and world.json beside the source are taken along; other files that are no part of a checkpoint are not.
 
     Prints the folder.

@@ -33,12 +33,18 @@ def load_exact(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into a module's parameters and buffers (cast to their dtype and device), all or nothing.
 
     Raises:
-        CheckpointError: lists every missing name, unknown name and wrong shape, or says that the module is on
+        CheckpointError: lists every missing name, unknown name, wrong shape and dtype, or says that the module is on
             the meta device, where there is nothing to copy into. The module is then unchanged.
     """
     own = module.state_dict()
     wanted, given = ({name: tensor.shape for name, tensor in some.items()} for some in (own, tensors))
-    raise_all(mismatches(wanted, given))
+    problems = mismatches(wanted, given)
+    problems += [
+        f"wrong dtype: {name} is {tensors[name].dtype}, weights are floating-point numbers"
+        for name, tensor in own.items()
+        if name in tensors and tensor.is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    raise_all(problems)
     if any(tensor.is_meta for tensor in own.values()):
         raise CheckpointError("the model is on the meta device; call model.to_empty(device=...) before loading")
     with torch.no_grad():
@@ -57,13 +63,12 @@ def mismatches(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Sequence
     ]
 
 
-def raise_all(problems: list[str]) -> None:
+def raise_all(problems: list[str], what: str = "the tensors do not fit") -> None:
     """Raise one error that lists all problems, where there are some.
 
     Raises:
         CheckpointError: there are.
     """
     if problems:
-        raise CheckpointError(
-            f"the tensors do not fit ({len(problems)} problems); nothing was loaded:\n  " + "\n  ".join(problems)
-        )
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CheckpointError(f"{what} ({count}); nothing was loaded:\n  " + "\n  ".join(problems))

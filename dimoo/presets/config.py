@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ from dimoo.diffusion.config import (
 )
 from dimoo.tokenizers.template import ChatTemplate, PromptTemplate
 from dimoo.tokenizers.vocabulary import Vocabulary
+
+Side = Annotated[int, Field(ge=1, le=2**14)]
+"""Of a picture, in pixels."""
 
 
 class ImageSettings(StrictConfig):
@@ -62,12 +65,12 @@ class ModelConfig(StrictConfig):
     """Defaults for image answers."""
     text: TextSettings = TextSettings()
     """Defaults for text answers."""
-    image_size: tuple[int, int] = (64, 64)
+    image_size: tuple[Side, Side] = (64, 64)
     """(height, width) in pixels where a request names none."""
-    input_targets: tuple[int, int] | None = None
+    input_targets: tuple[Side, Side] | None = None
     """Pictures that are asked about are scaled and cropped to the best bucket of about this many pixels squared: (one
     picture, several of them). Null: they are taken as they are, and must lie on the tokenizer's grid."""
-    answer_tokens: int = Field(default=8, ge=2)
+    answer_tokens: int = Field(default=8, ge=2, le=2**20)
     """Tokens planned for an answer where a request names no number."""
-    caption_tokens: int = Field(default=24, ge=2)
+    caption_tokens: int = Field(default=24, ge=2, le=2**20)
     """Tokens planned for a caption."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -11,6 +12,7 @@ from dimoo.backbone.config import AttentionKind
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
 from dimoo.core.device import precision, usable
+from dimoo.core.errors import BackendError
 from dimoo.tasks.model import Dimoo
 from dimoo.weights.checkpoint import Checkpoint
 from dimoo.weights.hub import resolve
@@ -73,6 +75,8 @@ def _opened(
     revision: str | None,
 ) -> tuple[Checkpoint, torch.dtype | None, torch.device]:
     """A checkpoint, and where it is to go in which precision: tried out before the weights are read."""
+    if attention is not None and attention not in get_args(AttentionKind):
+        raise BackendError(f"unknown attention {attention!r}; choose from {', '.join(get_args(AttentionKind))}")
     kind = None if dtype is None else precision(dtype)
     where = usable(device, torch.float32 if kind is None else kind)
     checkpoint = Checkpoint.open(resolve(path, revision=revision))

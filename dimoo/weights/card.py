@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from dimoo.version import __version__
 from dimoo.weights.layout import Parts
@@ -21,8 +22,18 @@ def is_generated(card: str) -> bool:
 
 
 def _signed(body: str) -> str:
-    digest = hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(body.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     return body + _MARK.format(digest=digest) + "\n"
+
+
+def read_card(path: Path) -> str:
+    """A card as it is, whatever its encoding; empty where there is none."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+
+
+def write_card(path: Path, card: str) -> None:
+    """The inverse of `read_card`."""
+    path.write_text(card, encoding="utf-8", errors="surrogateescape")
 
 
 def model_card(parts: Parts, *, parameters: int, dtype: str, layout: str, where: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,9 +16,10 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import AttentionKind, BackboneConfig
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError
+from dimoo.core.files import read_object
 from dimoo.core.tensors import mismatches, raise_all
 from dimoo.weights import shards as files
-from dimoo.weights.card import is_generated
+from dimoo.weights.card import is_generated, read_card, write_card
 from dimoo.weights.layout import CARD, CONFIG, TEXT, Layout, Parts, check
 from dimoo.weights.lumina import CARRIED, VQ, LuminaLayout
 from dimoo.weights.ours import IMAGE, DimooLayout
@@ -61,15 +61,14 @@ class Checkpoint:
         """
         path = folder / CONFIG
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} is no checkpoint: cannot read {path}: {error}") from error
-        if isinstance(settings, dict):
-            for layout in LAYOUTS.values():
-                if layout.fits(settings):
-                    return cls(folder=folder, layout=layout, settings=settings)
-            if settings.get("_class_name") == "VQModel":
-                raise CheckpointError(f"{folder} holds an image tokenizer alone; use dimoo.load_image_tokenizer")
+            settings = read_object(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder} is no checkpoint: {error}") from error
+        for layout in LAYOUTS.values():
+            if layout.fits(settings):
+                return cls(folder=folder, layout=layout, settings=settings)
+        if settings.get("_class_name") == "VQModel":
+            raise CheckpointError(f"{folder} holds an image tokenizer alone; use dimoo.load_image_tokenizer")
         raise CheckpointError(
             f"{folder} is no checkpoint that we know: {path} has neither our key 'format' nor LLaDA's 'd_model'"
         )
@@ -187,14 +186,17 @@ def write_checkpoint(
 
     Raises:
         CheckpointError: the parts do not belong together or have no place in the layout, or the folder holds something
-            other than a checkpoint that we know.
+            other than a checkpoint that we know, or cannot be written.
     """
     check(parts)
     folder = folder.resolve()
-    made = not folder.exists()
-    if not made and any(not path.name.startswith(_SCRATCH) for path in folder.iterdir()):
-        _refuse_others(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        made = not folder.exists()
+        if not made and any(not path.name.startswith(_SCRATCH) for path in folder.iterdir()):
+            _refuse_others(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {error}; choose another folder") from error
     try:
         # Within the folder: the same disk, wherever it is linked or mounted.
         with TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
@@ -204,12 +206,14 @@ def write_checkpoint(
             tensors = to_theirs(layout.rules(backbone), backbone.state_dict())
             files.write(new, tensors, dtype=dtype, shard_size=shard_size, progress=progress)
             if card:
-                (new / CARD).write_text(_card(folder / CARD, card), encoding="utf-8")
+                write_card(new / CARD, _card(folder / CARD, card))
             _install(new, folder, old)
-    except BaseException:
+    except BaseException as error:
         if made:
             with suppress(OSError):  # what went wrong first is what counts
                 folder.rmdir()
+        if isinstance(error, OSError):
+            raise CheckpointError(f"cannot write to {folder}: {error}; what was there is left as it was") from error
         raise
     _log.info("wrote %s in the %s layout", folder, layout.name)
 
@@ -225,7 +229,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _card(path: Path, card: str) -> str:
     """A card that its authors wrote or changed stays, where the new one is a generated one."""
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before = read_card(path)
     return before if before and not is_generated(before) and is_generated(card) else card
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError
-from dimoo.weights.card import HERE, is_generated, model_card
+from dimoo.weights.card import HERE, is_generated, model_card, read_card
 from dimoo.weights.checkpoint import Checkpoint, layout_named, write_checkpoint
 from dimoo.weights.layout import CARD
 from dimoo.weights.shards import Progress, silent
@@ -26,8 +26,8 @@ def convert(
     """Write a checkpoint in another layout; returns its folder.
 
     The weights are read where they are when they are written, so memory is needed for one file of the result at a
-    time. A model card is kept, unless it is a generated one, which is made anew. An older checkpoint in the target is
-    replaced at the end, as a whole.
+    time, and for the image tokenizer, which is stored in float32. A model card is kept, unless it is a generated one,
+    which is made anew. An older checkpoint in the target is replaced at the end, as a whole.
 
     Args:
         source: a checkpoint folder in any layout.
@@ -55,8 +55,7 @@ def convert(
     views = {filling.matches[name].name: filling.matches[name].values(view) for name, view in filling.shards.read()}
     model.load_state_dict(views, assign=True)
     stored = filling.shards.dtypes[0] if dtype is None else dtype
-    own = source / CARD
-    card = own.read_text(encoding="utf-8") if own.is_file() else ""
+    card = read_card(source / CARD)
     if not card or is_generated(card):
         count, precision = filling.shards.numel, str(stored).removeprefix("torch.")
         card = model_card(parts, parameters=count, dtype=precision, layout=layout, where=HERE)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
-from safetensors.torch import save_file
 
 from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.core.files import read_object, write_tensors
 from dimoo.core.tensors import load_exact, read_tensors
 from dimoo.tokenizers.image.build import empty_image_tokenizer
 from dimoo.tokenizers.image.config import AmusedNetworkConfig, ImageTokenizerConfig, VectorQuantizerConfig
@@ -96,15 +96,12 @@ def write_diffusers_vq(tokenizer: ImageTokenizer, folder: Path) -> None:
     settings = {"_class_name": "VQModel", **_from_config(network, quantizer).model_dump(mode="json")}
     weights = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.weights().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(to_theirs(_rules(tokenizer), weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, to_theirs(_rules(tokenizer), weights))
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _read_settings(path: Path) -> DiffusersVQConfig:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+    values = read_object(path)
     name = values.pop("_class_name", None)
     if name != "VQModel":
         raise CheckpointError(f"{path} describes {name!r}, not a VQModel")

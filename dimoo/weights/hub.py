@@ -33,12 +33,16 @@ def resolve(path: str | Path, *, revision: str | None = None, patterns: Sequence
         CheckpointError: there is no such folder, and no such repository or revision, or the hub cannot be reached; or
             a revision of a folder is asked for, or two of them.
     """
+    if not isinstance(path, str | Path):
+        raise CheckpointError(f'a checkpoint is a folder, "mini" or owner/name on the hub, not {path!r}')
     name, _, own = str(path).partition("@")
     bundled, local = path == "mini", Path(path).is_dir()
-    if not bundled and not local and isinstance(path, str) and _HUB_ID.fullmatch(path):
+    if not bundled and not Path(path).exists() and isinstance(path, str) and _HUB_ID.fullmatch(path):
         if own and revision and own != revision:
             raise CheckpointError(f"{path!r} and revision={revision!r} name two revisions; give one")
         return download(name, revision=own or revision, patterns=patterns)
+    if Path(path).exists() and not local:
+        raise CheckpointError(f"{str(path)!r} is a file; give the folder that the checkpoint's files are in")
     if revision is not None:
         raise CheckpointError(f"{str(path)!r} is no repository on the hub: leave out revision={revision!r}")
     if not bundled and not local:
@@ -55,15 +59,15 @@ def download(name: str, *, revision: str | None = None, patterns: Sequence[str] 
     Raises:
         CheckpointError: no such repository or revision, no access to it, no way to the hub, or no room on the disk.
     """
+    at = f" at revision {revision!r}" if revision else ""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
-            f"{name!r} is no folder here and not in the hub's cache, and the hub cannot be reached:"
+            f"{name!r} is no folder here and{at} not in the hub's cache, and the hub cannot be reached:"
             f" {_first_line(error)}; check the spelling and the connection, or unset HF_HUB_OFFLINE"
         ) from error
     except Exception as error:  # its own errors, and whatever its HTTP library and the disk raise
-        at = f" at revision {revision!r}" if revision else ""
         raise CheckpointError(
             f"cannot get {name!r}{at} from the hub: {_first_line(error)};"
             " check the name, the connection and the disk, or log in with `hf auth login`"

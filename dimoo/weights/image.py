@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dimoo.core.errors import CheckpointError
+from dimoo.core.files import read_object
 from dimoo.tokenizers.image.files import load_image_tokenizer as load_ours
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.weights.diffusers_vq import read_diffusers_vq
@@ -32,13 +32,10 @@ def load_image_tokenizer(path: str | Path, *, revision: str | None = None) -> Im
         config = part / "config.json"
         if not config.is_file():
             continue
-        try:
-            settings = json.loads(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {config}: {error}") from error
-        if isinstance(settings, dict) and settings.get("_class_name") == "VQModel":
+        settings = read_object(config)
+        if settings.get("_class_name") == "VQModel":
             return read_diffusers_vq(part)
-        if isinstance(settings, dict) and "quantizer" in settings:
+        if "quantizer" in settings:
             # Ours alone in a repository keeps its weights under the name that a model's have.
             return load_ours(resolve(path, revision=revision) if part == folder else part)
     raise CheckpointError(f"no image tokenizer in {folder}: neither it nor {VQ}/ or {IMAGE}/ in it holds one")

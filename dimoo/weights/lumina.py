@@ -25,6 +25,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
 from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.core.files import read_object
 from dimoo.presets import llada_8b, lumina_dimoo_8b
 from dimoo.presets.config import ModelConfig
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
@@ -67,6 +68,8 @@ class LuminaLayout:
         """See `Layout`."""
         backbone, text, image = self.backbone(settings), TextTokenizer.load(folder / TEXT), _read_image(folder)
         section = settings.get(SECTION)
+        if section is not None and not isinstance(section, dict):
+            raise CheckpointError(f"its config.json has {section!r:.60} as {SECTION!r}, which must be an object")
         if section is not None:
             config = _parse({"backbone": backbone.model_dump(mode="json"), **section})
         else:
@@ -213,12 +216,12 @@ def _chat_from_hf(folder: Path, text: TextTokenizer, longest: Any) -> ChatTempla
     path, own, values = folder / TOKENIZER_CONFIG, folder / CHAT, dict[str, Any]()
     try:
         if path.is_file():
-            values = dict(json.loads(path.read_text(encoding="utf-8")))
+            values = read_object(path)
         jinja = own.read_text(encoding="utf-8") if own.is_file() else values.get("chat_template")
         if isinstance(jinja, list):  # several by name
             jinja = {entry["name"]: entry["template"] for entry in jinja}["default"]
         begin, end = (_spelling(values.get(key)) for key in ("bos_token", "eos_token"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (CheckpointError, OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"cannot read {path} or {own.name}: {type(error).__name__} {error}") from error
     # A base model knows no turns: only the end of a text ends its answers.
     ends = (end, *lumina_dimoo_8b.TOKENS["end_of_text"][0])
@@ -250,5 +253,5 @@ def _unread(like: Path | None) -> dict[str, Any]:
     """A config.json without what we say ourselves, and without the precision, which may be another one now."""
     if like is None:
         return {}
-    settings: dict[str, Any] = json.loads((like / CONFIG).read_text(encoding="utf-8"))
+    settings = read_object(like / CONFIG)
     return {key: value for key, value in settings.items() if key not in (SECTION, "torch_dtype", "dtype")}

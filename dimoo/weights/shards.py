@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dimoo.core.errors import CheckpointError
+from dimoo.core.files import read_object, write_tensors
 from dimoo.core.tensors import raise_all
 
 SINGLE = "model.safetensors"
@@ -81,7 +81,7 @@ class Shards:
                 and every one that is no floating-point weight.
         """
         shards, problems = survey(folder)
-        raise_all(problems)
+        raise_all(problems, f"the weights in {folder} cannot be read")
         return shards
 
     @property
@@ -133,10 +133,11 @@ def survey(folder: Path) -> tuple[Shards, list[str]]:
         problems, _ = _survey_file(folder, SINGLE, entries)
         return Shards(folder=folder, entries=entries), problems
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        weight_map = {str(name): str(file) for name, file in index["weight_map"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        weight_map = {str(name): str(file) for name, file in read_object(folder / INDEX)["weight_map"].items()}
+    except (CheckpointError, KeyError, AttributeError) as error:
         return Shards(folder=folder, entries={}), [f"cannot read {folder / INDEX}: {type(error).__name__} {error}"]
+    if not weight_map:
+        return Shards(folder=folder, entries={}), [f"{folder / INDEX} names no tensor"]
     problems, readable = list[str](), set[str]()
     if (folder / SINGLE).is_file() and SINGLE not in weight_map.values():
         problems.append(f"there are both {INDEX} and {SINGLE}, which it does not name: remove what is of another model")
@@ -170,16 +171,25 @@ def write(
     """Write tensors as one file, or as several with an index where they exceed `shard_size` ("5GB", or bytes).
 
     Each file is cast to `dtype` (None: as the tensors are) and written on its own, so memory is needed for one.
+
+    Raises:
+        CheckpointError: `shard_size` is no size, or a file cannot be written.
     """
     plan = {name: tensor.to("meta", dtype) for name, tensor in tensors.items()}
-    split = split_state_dict_into_shards_factory(
-        plan, get_storage_size=lambda tensor: tensor.nbytes, filename_pattern=PATTERN, max_shard_size=shard_size
-    )
+    no_size = f"shard_size {shard_size!r} is no size: give a number of bytes from 1 on, or a text as '5GB'"
+    if not isinstance(shard_size, str) and not (isinstance(shard_size, int) and shard_size > 0):
+        raise CheckpointError(no_size)
+    try:
+        split = split_state_dict_into_shards_factory(
+            plan, get_storage_size=lambda tensor: tensor.nbytes, filename_pattern=PATTERN, max_shard_size=shard_size
+        )
+    except ValueError as error:
+        raise CheckpointError(no_size) from error
     done, total = 0, sum(tensor.nbytes for tensor in plan.values())
     for file, names in split.filename_to_tensors.items():
         _log.info("writing %s", file)
         part = {name: tensors[name].detach().to("cpu", dtype).contiguous() for name in names}
-        save_file(part, folder / file, metadata={"format": "pt"})
+        write_tensors(folder / file, part)
         done += sum(tensor.nbytes for tensor in part.values())
         progress(done, total)
         del part  # before the next is made: there is room for one
@@ -191,9 +201,9 @@ def write(
 def _survey_file(folder: Path, name: str, entries: dict[str, Entry]) -> tuple[list[str], bool]:
     """Add a file's tensors to `entries`; what is wrong with it, and whether it could be opened."""
     path = folder / name
-    if not path.is_file():
-        return [f"no weights at {path}{_instead(folder)}"], False
     try:
+        if not path.is_file():
+            return [f"no weights at {path}{_instead(folder)}"], False
         with safe_open(path, framework="pt") as file:
             found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
             headers = {key: (tuple(part.get_shape()), str(part.get_dtype())) for key, part in found.items()}
@@ -213,6 +223,8 @@ def _instead(folder: Path) -> str:
     if pickles:
         return f"; {', '.join(pickles)} can run code and is never loaded: convert it to safetensors"
     others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if (folder / INDEX).is_file():
+        return f", which {INDEX} names; download or copy it again"
     return f"; there are {', '.join(others)}: is {INDEX} missing?" if others else ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError, DimooError
+from dimoo.core.files import read_object
 from dimoo.core.tensors import mismatches, read_tensors
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.image import files as ours
@@ -79,10 +79,8 @@ def verify(folder: Path, progress: Progress = silent) -> Report:
 def image_layout(folder: Path) -> str | None:
     """The layout of an image tokenizer that lies alone in a folder, a key of `IMAGE_WEIGHTS`; None: it holds none."""
     try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(settings, dict):
+        settings = read_object(folder / CONFIG)
+    except CheckpointError:
         return None
     return VQ if settings.get("_class_name") == "VQModel" else IMAGE if "quantizer" in settings else None
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from task_cases import all_equal, mixture
 
 from dimoo.backbone.model import Backbone
-from dimoo.core.errors import CheckpointError
+from dimoo.core.errors import BackendError, CheckpointError
 from dimoo.core.rng import generator
 from dimoo.tasks.assemble import load
 from dimoo.tasks.model import Dimoo
@@ -105,8 +105,38 @@ def test_no_folder(tmp_path):
     with pytest.raises(CheckpointError, match=r"no checkpoint folder at '.*nowhere'; give a folder, \"mini\""):
         load(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+    with pytest.raises(CheckpointError, match="file' is a file; give the folder"):
         load(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="not None"):
+        load(None)
+    with pytest.raises(CheckpointError, match=r"cannot write to .*; choose another folder"):
+        load("mini").save(tmp_path / "file")
+
+
+def test_an_unknown_attention_is_named(saved):
+    with pytest.raises(BackendError, match="unknown attention 'nope'; choose from auto, sdpa"):
+        load(saved, attention="nope")
+
+
+@pytest.mark.parametrize("size", ["abc", 0, -1, 1.5])
+def test_a_shard_size_that_is_none(model, tmp_path, size):
+    with pytest.raises(CheckpointError, match=f"shard_size {size!r} is no size"):
+        model.save(tmp_path / "new", shard_size=size)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_are_as_readable_as_other_files(model, tmp_path):
+    folder = model.save(tmp_path / "new")
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert {path.stat().st_mode for path in folder.rglob("*") if path.is_file()} == {usual}
+
+
+def test_a_card_of_any_encoding_is_kept(model, tmp_path):
+    model.save(tmp_path / "new")
+    (tmp_path / "new" / "README.md").write_bytes(b"# caf\xe9\n")
+    model.save(tmp_path / "new")
+    assert (tmp_path / "new" / "README.md").read_bytes() == b"# caf\xe9\n"
 
 
 def test_an_unknown_key_in_the_config_is_named(copy):
@@ -187,7 +217,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(model, copy, monkeypatch):
     (copy / "notes.txt").write_text("mine", encoding="utf-8")
     before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     monkeypatch.setattr("dimoo.weights.ours.save_image_tokenizer", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"cannot write to .*copy: disk full; what was there is left as it was"):
         model.save(copy)
     assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
@@ -254,7 +284,7 @@ def test_a_save_that_fails_leaves_no_folder(model, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("dimoo.weights.ours.save_image_tokenizer", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match="disk full"):
         model.save(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

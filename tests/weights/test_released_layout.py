@@ -23,6 +23,7 @@ import dimoo
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import BackendError, CheckpointError
 from dimoo.weights.convert import convert
+from dimoo.weights.verify import verify
 
 ROWS = TEXT_IDS + CODES
 SHARD = "model-00002-of-00003.safetensors"
@@ -431,7 +432,8 @@ def retokenize(folder: Path, specials: dict[str, int]) -> None:
     ("settings", "wanted"),
     [
         ('{"model_type": "gpt2", "n_layer": 12}', "no checkpoint that we know"),
-        ("[]", "no checkpoint that we know"),
+        ("[]", "it holds list, not an object"),
+        ("[" * 100_000, "cannot read"),
         ("{", "cannot read"),
         ('{"_class_name": "VQModel"}', "use dimoo.load_image_tokenizer"),
         ('{"d_model": 32}', "missing: n_layers"),
@@ -502,13 +504,15 @@ def test_an_attention_that_needs_cuda(
         ({"n_heads": 5, "n_kv_heads": 5}, "config.json is not valid"),
         ({"d_model": "32"}, "config.json is not valid"),
         ({"n_layers": 0}, "config.json is not valid"),
+        ({"n_layers": 10**6}, "config.json is not valid"),
+        ({"d_model": 2**31}, "config.json is not valid"),
+        ({"dimoo": [1]}, "as 'dimoo', which must be an object"),
     ],
 )
 def test_numbers_that_make_no_model(folder: Path, changes: dict[str, object], message: str) -> None:
     edit_json(folder / "config.json", **changes)
     refused(folder, message, "Lumina-tiny")
-    with pytest.raises(CheckpointError, match=re.escape(message)):
-        dimoo.load_backbone(folder)
+    assert any(message in problem for problem in verify(folder).problems)
 
 
 def test_several_chat_templates_without_a_default(text_only: Path) -> None:
@@ -518,6 +522,26 @@ def test_several_chat_templates_without_a_default(text_only: Path) -> None:
     refused(text_only, "cannot read", "KeyError")
     (text_only / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
     refused(text_only, "chat_template.jinja", "UnicodeDecodeError")
+
+
+@pytest.mark.parametrize("settings", ["[1]", '"x"', "null"])
+def test_an_image_tokenizers_config_of_something_else(folder: Path, settings: str) -> None:
+    (folder / "vqvae" / "config.json").write_text(settings, encoding="utf-8")
+    refused(folder, "not an object", "vqvae")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_image_tokenizer_weights_that_are_no_real_numbers(folder: Path, dtype: torch.dtype) -> None:
+    path = folder / "vqvae" / "diffusion_pytorch_model.safetensors"
+    held = load_file(path)
+    save_file({**held, "encoder.conv_in.weight": held["encoder.conv_in.weight"].to(dtype)}, path)
+    refused(folder, "wrong dtype", str(dtype))
+
+
+@pytest.mark.parametrize(("weight_map", "wanted"), [({}, "names no tensor"), ({"a": "x" * 300}, "x" * 300)])
+def test_an_index_of_nothing(folder: Path, weight_map: dict[str, str], wanted: str) -> None:
+    write_json(folder / INDEX, {"weight_map": weight_map})
+    refused(folder, wanted)
 
 
 def test_both_an_index_and_a_single_file(folder: Path) -> None:

@@ -15,7 +15,7 @@ class VectorQuantizerConfig(StrictConfig):
     kind: Literal["vq"] = "vq"
     size: int = Field(1024, ge=2)
     """Codes in the codebook."""
-    dim: int = Field(16, ge=1)
+    dim: int = Field(16, ge=1, le=2**14)
     """Channels of a code; the network's latents have as many."""
     commitment: float = Field(0.25, ge=0)
     """Weight of the pull of latents towards their code."""
@@ -53,11 +53,11 @@ class AmusedNetworkConfig(StrictConfig):
     """The convolutional network of aMUSEd's VQ-GAN, which Lumina-DiMOO uses."""
 
     kind: Literal["amused"] = "amused"
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 256, 256, 512, 768), min_length=1)
+    channels: tuple[Annotated[int, Field(ge=1, le=2**14)], ...] = Field((128, 256, 256, 512, 768), min_length=1)
     """Width of each stage; every stage but the last halves the resolution."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1, le=64)
     """Residual blocks per encoder stage; decoder stages have one more."""
-    latent_channels: int = Field(64, ge=1)
+    latent_channels: int = Field(64, ge=1, le=2**14)
     """Channels between the network and the 1x1 convolutions around the codebook."""
     groups: int = Field(32, ge=1)
     """Groups of every group normalisation; divides each width."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.core.files import write_tensors
 from dimoo.core.tensors import load_exact, read_tensors
 from dimoo.tokenizers.image.build import empty_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig
@@ -23,7 +22,7 @@ def save_image_tokenizer(tokenizer: ImageTokenizer, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.weights().items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, tensors)
     tokenizer.config.save(folder / CONFIG_FILE)
 
 
