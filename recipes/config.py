@@ -96,7 +96,8 @@ class DiffusionRecipe(_Recipe):
     place_codes: bool = True
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
-    """A checkpoint folder of the same shape whose weights are taken over."""
+    """A checkpoint of the same shape whose weights are taken over: a folder in our layout or the released one, or
+    `owner/name` on the Hugging Face hub."""
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:

@@ -23,6 +23,7 @@ import recipes.callbacks
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.data.build import build_source
 from dimoo.tokenizers.image.files import load_image_tokenizer
+from dimoo.weights.convert import convert
 from recipes.callbacks import RunProgress
 from recipes.pictures import SHOWN
 from recipes.run import run
@@ -250,3 +251,18 @@ def test_each_row_of_the_log_has_its_own_steps_values_only(tiny: Tiny) -> None:
         if kind == {"nll/image"}:
             assert float(row["loss"]) == pytest.approx(float(row["nll/image"]), rel=1e-6)
     assert all(before["loss"] != after["loss"] for before, after in pairwise(logged))
+
+
+def test_from_the_released_layout_and_back_into_it(tiny: Tiny, tmp_path: Path) -> None:
+    """What was trained goes into the released layout; a run starts from there, and learns what it would from ours."""
+    first = run(tiny("world_base", "run.name=first", "run.steps=2"))
+    released = convert(first / "export", tmp_path / "released", layout="lumina")
+    names = set(load_file(released / "model.safetensors"))
+    assert "model.transformer.blocks.0.q_proj.weight" in names
+    goals = []
+    for name, source in (("a", released), ("b", first / "export")):
+        folder = run(tiny("world_base", f"run.name={name}", "run.steps=2", f"warm_start={source}"))
+        goals.append(load_file(folder / "export" / "model.safetensors"))
+    assert all(torch.equal(goals[0][name], goals[1][name]) for name in goals[1])
+    fresh = load_file(first / "export" / "model.safetensors")
+    assert not torch.equal(goals[0]["embedding.weight"], fresh["embedding.weight"])
