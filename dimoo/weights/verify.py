@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -94,7 +94,7 @@ def _verify_model(folder: Path, progress: Progress) -> Report:
     if checkpoint is not None:
         problems += _misfits(checkpoint, shards)
         parts = _parts(checkpoint, problems)
-        notes += [] if parts is None else _remarks(parts)
+        notes += [] if parts is None else _remarks(parts, checkpoint.settings)
     problems += _broken(shards, progress)
     sizes = [(entry.numel, entry.nbytes) for entry in shards.entries.values()]
     for kind in _image_folders(folder):
@@ -167,10 +167,13 @@ def _parts(checkpoint: Checkpoint, problems: list[str]) -> Parts | None:
     return parts
 
 
-def _remarks(parts: Parts) -> list[str]:
+def _remarks(parts: Parts, settings: Mapping[str, Any]) -> list[str]:
     config = parts.config
     unused = config.backbone.vocab_size - config.vocabulary.size
     notes = [f"the last {unused} of {config.backbone.vocab_size} rows have no id"] if unused > 0 else []
+    said, mask = settings.get("mask_token_id"), config.vocabulary.mask
+    if said not in (None, mask):
+        notes.append(f"config.json says mask_token_id {said}; the mask that is used is {mask}")
     prints = {"text": config.text_fingerprint, "image": "" if parts.image is None else config.image_fingerprint}
     return notes + [
         f"config.json does not say which {what} tokenizer the model was trained with"

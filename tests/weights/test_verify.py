@@ -301,6 +301,13 @@ def test_a_chat_template_that_is_none(originals: Path, tmp_path: Path) -> None:
     holds(verify(folder), "template")
 
 
+def test_another_mask_than_config_json_says_is_a_note(folder: Path) -> None:
+    edit_json(folder / "config.json", mask_token_id=5)
+    report = verify(folder)
+    assert report.ok
+    assert any("says mask_token_id 5; the mask that is used is" in note for note in report.notes)
+
+
 def test_a_picture_size_off_the_grid(ours: Path) -> None:
     edit_json(ours / "config.json", image_size=[16, 20])
     holds(verify(ours), "(16, 20) is not a multiple of 8")
