@@ -75,10 +75,10 @@ def world_base() -> DiffusionRecipe:
     Hardware, time, scores: see dimoo/assets/mini/README.md
     """
     return DiffusionRecipe(
-        run=RunConfig(name="world_base", steps=13_500, batch_size=16, sample_every=1000, save_every=250),
+        run=RunConfig(name="world_base", steps=27_000, batch_size=16, sample_every=1000, save_every=250),
         optimizer=OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.25),
         source=WorldSourceConfig(
-            phases=(Phase(share=0.2667, world=easy_world()), Phase(share=0.7333, world=mini_world()))
+            phases=(Phase(share=0.1333, world=easy_world()), Phase(share=0.8667, world=mini_world()))
         ),
         image_tokenizer="mini",
         text_tokenizer="mini",
