@@ -71,6 +71,8 @@ class Shards:
 
     folder: Path
     entries: Mapping[str, Entry]
+    complete: bool = True
+    """Whether every file could be opened; only then is it known what is missing."""
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
@@ -130,14 +132,15 @@ def survey(folder: Path) -> tuple[Shards, list[str]]:
     """Headers and index of a checkpoint folder: what is readable, and one line for each thing that is wrong."""
     entries: dict[str, Entry] = {}
     if not (folder / INDEX).is_file():
-        problems, _ = _survey_file(folder, SINGLE, entries)
-        return Shards(folder=folder, entries=entries), problems
+        problems, opened = _survey_file(folder, SINGLE, entries)
+        return Shards(folder=folder, entries=entries, complete=opened), problems
     try:
         weight_map = {str(name): str(file) for name, file in read_object(folder / INDEX)["weight_map"].items()}
     except (CheckpointError, KeyError, AttributeError) as error:
-        return Shards(folder=folder, entries={}), [f"cannot read {folder / INDEX}: {type(error).__name__} {error}"]
+        nothing = Shards(folder=folder, entries={}, complete=False)
+        return nothing, [f"cannot read {folder / INDEX}: {type(error).__name__} {error}"]
     if not weight_map:
-        return Shards(folder=folder, entries={}), [f"{folder / INDEX} names no tensor"]
+        return Shards(folder=folder, entries={}, complete=False), [f"{folder / INDEX} names no tensor"]
     problems, readable = list[str](), set[str]()
     if (folder / SINGLE).is_file() and SINGLE not in weight_map.values():
         problems.append(f"there are both {INDEX} and {SINGLE}, which it does not name: remove what is of another model")
@@ -157,7 +160,8 @@ def survey(folder: Path) -> tuple[Shards, list[str]]:
     problems += [
         f"{entry.file} holds {name}, which {INDEX} lacks" for name, entry in entries.items() if name not in weight_map
     ]
-    return Shards(folder=folder, entries=entries), problems
+    complete = readable == set(weight_map.values())
+    return Shards(folder=folder, entries=entries, complete=complete), problems
 
 
 def write(

@@ -165,20 +165,19 @@ def test_large_values_are_finite(folder: Path) -> None:
 
 
 def test_a_truncated_shard(folder: Path) -> None:
-    lost = load_file(folder / SHARD).keys()
+    """The cause alone: that its tensors are missing goes without saying, and other files are checked all the same."""
     (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:-100])
-    report = verify(folder)
-    cause, *effects = report.problems
-    assert f"{SHARD} is corrupt or cut off" in cause
-    assert {f"missing: {name}" for name in lost} <= set(effects)
-    assert all(any(name in effect for name in lost) for effect in effects)
-    assert report.notes == ()
+    holds(verify(folder), f"{SHARD} is corrupt or cut off")
+    other = next(path for path in sorted(folder.glob("*.safetensors")) if path.name != SHARD)
+    tensors = load_file(other)
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: tensors[name].flatten()[:3].clone()}, other)
+    holds(verify(folder), f"{SHARD} is corrupt or cut off", f"wrong shape: {name} is (3,)")
 
 
 def test_an_index_that_names_a_missing_file(folder: Path) -> None:
-    lost = load_file(folder / SHARD).keys()
     (folder / SHARD).unlink()
-    holds(verify(folder), f"no weights at {folder / SHARD}", *(f"missing: {name}" for name in lost))
+    holds(verify(folder), f"no weights at {folder / SHARD}")
 
 
 def test_names_and_shapes(folder: Path) -> None:
