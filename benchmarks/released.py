@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import split_state_dict_into_shards_factory
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 import dimoo
@@ -42,11 +40,12 @@ from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import AmusedNetworkConfig, ImageTokenizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.text import PROMPT_TAGS
+from dimoo.weights import shards
 from dimoo.weights.convert import convert
 from dimoo.weights.diffusers_vq import write_diffusers_vq
 from dimoo.weights.llada import config_to_llada, llada_rules
-from dimoo.weights.rules import match_to_theirs
-from dimoo.weights.shards import INDEX, PATTERN, Shards
+from dimoo.weights.rules import to_theirs
+from dimoo.weights.shards import Shards
 
 VQ = ImageTokenizerConfig(
     network=AmusedNetworkConfig(channels=(128, 256, 256, 512, 768), blocks=2, latent_channels=64, groups=32),
@@ -55,8 +54,8 @@ VQ = ImageTokenizerConfig(
 PROMPT = "a lighthouse at dusk"
 SHARD = "500MB"
 """Of a conversion: one file of that size is in memory at a time where the dtype changes."""
-BLOCK = 1 << 20
-"""Random values, repeated to fill every tensor: what is loaded does not matter here, how much does."""
+BLOCK = 1 << 16
+"""Random numbers of which every row is made: what is loaded does not matter here, how much does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,20 +101,11 @@ def write(folder: Path, width: int, layers: int, shard_size: str) -> None:
     config = shape(width, layers)
     folder.mkdir(parents=True)
     with torch.device("meta"):
-        model = build_backbone(config).to(torch.bfloat16)
-    tensors = model.state_dict()
-    plan = {match.name: tensors[name] for name, match in match_to_theirs(llada_rules(layers), tensors).items()}
-    split = split_state_dict_into_shards_factory(
-        plan, get_storage_size=lambda tensor: tensor.nbytes, filename_pattern=PATTERN, max_shard_size=shard_size
-    )
-    block = (torch.randn(BLOCK, generator=generator(0, "released")) * 0.02).bfloat16()
-    for file, names in split.filename_to_tensors.items():
-        part = {name: block.repeat(-(-plan[name].numel() // BLOCK))[: plan[name].numel()] for name in names}
-        shaped = {name: values.view(plan[name].shape).contiguous() for name, values in part.items()}
-        save_file(shaped, folder / file, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        tensors = build_backbone(config).state_dict()
+    numbers = (torch.randn(BLOCK, generator=generator(0, "released")) * 0.02).bfloat16()
+    # Every row is the same, and takes no memory before its file is written; each norm has its own copy to be saved.
+    rows = {name: numbers[: tensor.shape[-1]].clone().expand(tensor.shape) for name, tensor in tensors.items()}
+    shards.write(folder, to_theirs(llada_rules(layers), rows), shard_size=shard_size)
     (folder / "config.json").write_text(json.dumps(config_to_llada(config)), encoding="utf-8")
     tokenizer().save(str(folder / "tokenizer.json"))
     write_diffusers_vq(build_image_tokenizer(VQ, generator(0, "released", "vq")), folder / "vqvae")

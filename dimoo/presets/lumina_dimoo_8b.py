@@ -100,7 +100,8 @@ DENSE_MAPS: Mapping[str, str] = {
 IMAGE_SIZE = (1024, 1024)
 """(height, width) in pixels where a request names none: 64 x 64 codes."""
 GENERATION_TARGET = 1024
-"""Pictures made from words: one of the 97 `buckets` of about 1024^2 pixels."""
+"""What the release makes of words: pictures of one of the 97 `buckets` of about 1024^2 pixels. Any size on the grid of
+16 pixels is taken; it was taught these."""
 INPUT_TARGET = 512
 """Input pictures of image-to-image tasks, and several pictures in understanding: one of the 49 of about 512^2."""
 SINGLE_INPUT_TARGET = 1024

@@ -116,16 +116,27 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing or corrupt; lists every missing or unknown tensor and wrong shape.
         """
-        config = self.backbone_config()
-        if attention is not None:
-            config = config.model_copy(update={"attention": attention})
-        with torch.device("meta"):
-            model = build_backbone(config)
+        model = self.skeleton(attention)
         filling = self.filling(model)
         # Cast while it has no storage: the weights never exist in another dtype than the one asked for.
         model.to(filling.shards.dtypes[0] if dtype is None else dtype).to_empty(device=device)
         filling.into(model, progress)
         return model.eval()
+
+    def skeleton(self, attention: AttentionKind | None = None) -> Backbone:
+        """The backbone on the meta device: names and shapes without numbers.
+
+        Args:
+            attention: another attention backend than the config's; "sdpa" is there on every machine.
+
+        Raises:
+            CheckpointError: config.json does not describe a backbone that we have.
+        """
+        config = self.backbone_config()
+        if attention is not None:
+            config = config.model_copy(update={"attention": attention})
+        with torch.device("meta"):
+            return build_backbone(config)
 
     def filling(self, model: Backbone) -> Filling:
         """What is to be read for a model, be it on the meta device; every name and shape is checked by the headers.

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError
 from dimoo.weights.card import HERE, is_generated, model_card, read_card
 from dimoo.weights.checkpoint import Checkpoint, layout_named, write_checkpoint
@@ -47,9 +46,7 @@ def convert(
         raise CheckpointError(f"cannot convert {source} into {target}: one lies in the other; choose another folder")
     checkpoint = Checkpoint.open(source)
     parts = checkpoint.parts()
-    with torch.device("meta"):
-        # It will never compute: the checkpoint's own attention may not be installed here.
-        model = build_backbone(checkpoint.backbone_config().model_copy(update={"attention": "sdpa"}))
+    model = checkpoint.skeleton("sdpa")  # it will never compute, and the checkpoint's own may not be installed here
     filling = checkpoint.filling(model)
     # Views of the files take the place of the parameters: nothing is read yet, and each keeps its dtype.
     views = {filling.matches[name].name: filling.matches[name].values(view) for name, view in filling.shards.read()}

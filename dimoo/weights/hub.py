@@ -35,22 +35,24 @@ def resolve(path: str | Path, *, revision: str | None = None, patterns: Sequence
     """
     if not isinstance(path, str | Path):
         raise CheckpointError(f'a checkpoint is a folder, "mini" or owner/name on the hub, not {path!r}')
-    name, _, own = str(path).partition("@")
-    bundled, local = path == "mini", Path(path).is_dir()
-    if not bundled and not Path(path).exists() and isinstance(path, str) and _HUB_ID.fullmatch(path):
+    given = Path(path)
+    if isinstance(path, str) and path != "mini" and not given.exists() and _HUB_ID.fullmatch(path):
+        name, _, own = path.partition("@")
         if own and revision and own != revision:
             raise CheckpointError(f"{path!r} and revision={revision!r} name two revisions; give one")
         return download(name, revision=own or revision, patterns=patterns)
-    if Path(path).exists() and not local:
-        raise CheckpointError(f"{str(path)!r} is a file; give the folder that the checkpoint's files are in")
     if revision is not None:
         raise CheckpointError(f"{str(path)!r} is no repository on the hub: leave out revision={revision!r}")
-    if not bundled and not local:
+    if path == "mini":
+        return MINI
+    if given.is_file():
+        raise CheckpointError(f"{str(path)!r} is a file; give the folder that the checkpoint's files are in")
+    if not given.is_dir():
         raise CheckpointError(
             f'no checkpoint folder at {str(path)!r}; give a folder, "mini" for the bundled model, or owner/name on the'
             " hub"
         )
-    return MINI if bundled else Path(path)
+    return given
 
 
 def download(name: str, *, revision: str | None = None, patterns: Sequence[str] = DATA) -> Path:

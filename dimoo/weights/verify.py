@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dimoo.backbone.build import build_backbone
 from dimoo.core.errors import CheckpointError, DimooError
 from dimoo.core.files import read_object
 from dimoo.core.tensors import mismatches, read_tensors
@@ -133,12 +132,9 @@ def _attempt(problems: list[str], call: Callable[[], _Result]) -> _Result | None
 def _misfits(checkpoint: Checkpoint, shards: Shards) -> list[str]:
     """Tensors that the model lacks, has not, or has in another shape; by their names in the files."""
     try:
-        config = checkpoint.layout.backbone(checkpoint.settings)
+        model = checkpoint.skeleton("sdpa")
     except CheckpointError:
         return []  # `_parts` says so
-    with torch.device("meta"):
-        # Only shapes are wanted: the checkpoint's own attention may not be installed here.
-        model = build_backbone(config.model_copy(update={"attention": "sdpa"}))
     wanted = to_theirs(checkpoint.layout.rules(model), model.state_dict())
     return mismatches(
         # What a file that cannot be opened would hold is not missed besides.

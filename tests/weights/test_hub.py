@@ -151,6 +151,9 @@ def test_a_path_called_mini_is_a_path(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert dimoo.load(tiny_model().save("mini")).config == tiny_model().config
     assert dimoo.load("mini").config.name != "tiny"
+    shutil.rmtree("mini")
+    Path("mini").write_text("a file of that name", encoding="utf-8")
+    assert dimoo.load("mini").config.name == "mini"
 
 
 def test_a_model_of_the_hub_has_the_name_of_its_repository(cache: Path, tmp_path: Path) -> None:
