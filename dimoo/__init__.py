@@ -20,7 +20,23 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
         RequestError,
         TrainingError,
     )
-    from dimoo.core.requests import AskRequest, ChatRequest, GenerateRequest, InpaintRequest, Message, Request
+    from dimoo.core.requests import (
+        AskRequest,
+        Box,
+        ChatRequest,
+        GenerateRequest,
+        InpaintRequest,
+        InterleavedRequest,
+        Masked,
+        Message,
+        OutpaintRequest,
+        PictureAnswer,
+        Polygon,
+        Request,
+        RetouchRequest,
+        TaskRequest,
+        TextAnswer,
+    )
     from dimoo.denoise.predictor import MaskPredictor
     from dimoo.diffusion.canvas import Plan
     from dimoo.diffusion.confidence import Confidence
@@ -31,6 +47,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.diffusion.schedules import Schedule
     from dimoo.diffusion.stopping import Stopping
     from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
+    from dimoo.presets.tasks import TaskText
     from dimoo.tasks.assemble import load, load_backbone
     from dimoo.tasks.grow import grow
     from dimoo.tasks.job import Job
@@ -44,6 +61,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
 _HOMES = {
     "AskRequest": "dimoo.core.requests",
     "BackendError": "dimoo.core.errors",
+    "Box": "dimoo.core.requests",
     "ChatRequest": "dimoo.core.requests",
     "CheckpointError": "dimoo.core.errors",
     "Confidence": "dimoo.diffusion.confidence",
@@ -57,18 +75,27 @@ _HOMES = {
     "Guidance": "dimoo.diffusion.guidance",
     "ImageSettings": "dimoo.presets.config",
     "InpaintRequest": "dimoo.core.requests",
+    "InterleavedRequest": "dimoo.core.requests",
     "Job": "dimoo.tasks.job",
     "Likelihood": "dimoo.tasks.likelihood",
     "MaskPredictor": "dimoo.denoise.predictor",
+    "Masked": "dimoo.core.requests",
     "Message": "dimoo.core.requests",
     "ModelConfig": "dimoo.presets.config",
     "Order": "dimoo.diffusion.orders",
+    "OutpaintRequest": "dimoo.core.requests",
+    "PictureAnswer": "dimoo.core.requests",
     "Plan": "dimoo.diffusion.canvas",
+    "Polygon": "dimoo.core.requests",
     "Request": "dimoo.core.requests",
     "RequestError": "dimoo.core.errors",
+    "RetouchRequest": "dimoo.core.requests",
     "Schedule": "dimoo.diffusion.schedules",
     "State": "dimoo.diffusion.sampler",
     "Stopping": "dimoo.diffusion.stopping",
+    "TaskRequest": "dimoo.core.requests",
+    "TaskText": "dimoo.presets.tasks",
+    "TextAnswer": "dimoo.core.requests",
     "TextSettings": "dimoo.presets.config",
     "TextTokenizer": "dimoo.tokenizers.text",
     "Tokenizer": "dimoo.tokenizers.base",
@@ -83,6 +110,7 @@ _HOMES = {
 __all__ = [
     "AskRequest",
     "BackendError",
+    "Box",
     "ChatRequest",
     "CheckpointError",
     "Confidence",
@@ -96,18 +124,27 @@ __all__ = [
     "Guidance",
     "ImageSettings",
     "InpaintRequest",
+    "InterleavedRequest",
     "Job",
     "Likelihood",
     "MaskPredictor",
+    "Masked",
     "Message",
     "ModelConfig",
     "Order",
+    "OutpaintRequest",
+    "PictureAnswer",
     "Plan",
+    "Polygon",
     "Request",
     "RequestError",
+    "RetouchRequest",
     "Schedule",
     "State",
     "Stopping",
+    "TaskRequest",
+    "TaskText",
+    "TextAnswer",
     "TextSettings",
     "TextTokenizer",
     "Tokenizer",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from typing_extensions import assert_never
 
 from dimoo.backbone.build import build_backbone
-from dimoo.backbone.init import initialise, place_codes
+from dimoo.backbone.init import grow_codes, initialise, place_codes
 from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
@@ -22,6 +23,8 @@ from dimoo.evaluation.suites import WORLD_FILE
 from dimoo.presets.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
+from dimoo.tokenizers.image.config import VectorQuantizerConfig
+from dimoo.tokenizers.image.extend import extended
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.prompts import Prompts
@@ -48,11 +51,16 @@ def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
 
 
 def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
-    """Everything that a tokenizer run needs, with fresh weights."""
+    """Everything that a tokenizer run needs; weights are fresh, or those of the tokenizer that it `extends`.
+
+    Raises:
+        ConfigError: the tokenizer that is extended differs from the recipe's in more than the number of codes.
+        CheckpointError: it cannot be read.
+    """
     run = recipe.run
     return TokenizerModule(
         recipe,
-        tokenizer=build_image_tokenizer(recipe.tokenizer, generator(run.seed, "tokenizer", "weights")),
+        tokenizer=_tokenizer(recipe),
         objective=build_objective(recipe.objective, generator(run.seed, "tokenizer", "discriminator")),
         source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
     )
@@ -66,7 +74,7 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
-    image = load_image_tokenizer(MINI / IMAGE if recipe.image_tokenizer == "mini" else Path(recipe.image_tokenizer))
+    image = load_image_tokenizer(_tokenizer_folder(recipe.image_tokenizer))
     text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
     vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
@@ -74,7 +82,7 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
     return DiffusionModule(
         recipe,
         backbone=_backbone(recipe, vocabulary, image),
-        builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture),
+        builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks),
         source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
         objective=MaskedObjective(
             vocabulary=vocabulary,
@@ -117,6 +125,7 @@ def model_of(module: DiffusionModule) -> Dimoo:
         backbone=recipe.backbone,
         vocabulary=builder.prompts.vocabulary,
         template=recipe.template,
+        tasks=recipe.tasks,
         answer_tokens=recipe.mixture.question_tokens,
         caption_tokens=recipe.mixture.caption_tokens,
     )
@@ -139,15 +148,44 @@ def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
             source.phases[-1].world.save(folder / WORLD_FILE)
 
 
+def _tokenizer_folder(name: str) -> Path:
+    return MINI / IMAGE if name == "mini" else Path(name)
+
+
+def _tokenizer(recipe: TokenizerRecipe) -> ImageTokenizer:
+    if recipe.extends is None:
+        return build_image_tokenizer(recipe.tokenizer, generator(recipe.run.seed, "tokenizer", "weights"))
+    old, wanted = load_image_tokenizer(_tokenizer_folder(recipe.extends)), recipe.tokenizer.quantizer
+    if not isinstance(wanted, VectorQuantizerConfig):
+        raise ConfigError(f"extends needs a learned codebook, not {wanted.kind!r}; take quantizer vq")
+    tokenizer = extended(old, wanted.size)
+    if tokenizer.config != recipe.tokenizer:
+        raise ConfigError(
+            f"the tokenizer {recipe.extends!r} has {old.config}, the recipe {recipe.tokenizer}; they may differ in the"
+            " number of codes only"
+        )
+    return tokenizer
+
+
 def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer) -> Backbone:
     backbone = build_backbone(recipe.backbone)
     if recipe.warm_start is None:
         seed = recipe.run.seed
         initialise(backbone, generator(seed, "train", "weights"))
         if recipe.place_codes:
-            vectors = image.quantizer.lookup(torch.arange(image.codebook_size)[None, None])[0, :, 0].T
             start, _ = vocabulary.columns(image.modality)
-            place_codes(backbone, start, vectors, generator(seed, "train", "codes"))
+            place_codes(backbone, start, _code_vectors(image), generator(seed, "train", "codes"))
         return backbone
-    Checkpoint.open(resolve(recipe.warm_start)).filling(backbone).into(backbone)
-    return backbone
+    checkpoint = Checkpoint.open(resolve(recipe.warm_start))
+    before = checkpoint.backbone_config().vocab_size
+    if before == recipe.backbone.vocab_size:
+        checkpoint.filling(backbone).into(backbone)
+        return backbone
+    small = build_backbone(recipe.backbone.model_copy(update={"vocab_size": before}))
+    checkpoint.filling(small).into(small)
+    return grow_codes(small, _code_vectors(image), vocabulary.columns(image.modality)[0])
+
+
+def _code_vectors(image: ImageTokenizer) -> Tensor:
+    """One vector per code, [K, C]."""
+    return image.quantizer.lookup(torch.arange(image.codebook_size)[None, None])[0, :, 0].T

@@ -11,6 +11,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.core.config import StrictConfig
 from dimoo.data.config import MixtureConfig, SourceConfig
 from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
 from dimoo.tokenizers.template import PromptTemplate
 
@@ -65,7 +66,10 @@ class TokenizerRecipe(_Recipe):
     objective: ObjectiveConfig
     discriminator_lr: float = Field(default=1e-4, gt=0)
     fit_pictures: int = Field(default=1024, ge=1)
-    """Pictures that the codebook is fitted to before the first step."""
+    """Examples to whose pictures the codebook is fitted before the first step."""
+    extends: str | None = None
+    """A tokenizer folder, or "mini": its encoder and codes are kept and fixed, codes up to `tokenizer`'s size are added
+    and the decoder is trained on. `tokenizer` must be like it but for the size."""
 
 
 class DiffusionRecipe(_Recipe):
@@ -77,6 +81,8 @@ class DiffusionRecipe(_Recipe):
     text_tokenizer: str = "mini"
     """A `tokenizer.json`, or "mini"."""
     template: PromptTemplate
+    tasks: dict[str, TaskText] = STANDARD
+    """How each task is said to the model."""
     backbone: BackboneConfig
     mixture: MixtureConfig
     schedule: ScheduleConfig
@@ -96,8 +102,9 @@ class DiffusionRecipe(_Recipe):
     place_codes: bool = True
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
-    """A checkpoint of the same shape whose weights are taken over: a folder in our layout or the released one, or
-    `owner/name` on the Hugging Face hub."""
+    """A checkpoint whose weights are taken over: a folder in our layout or the released one, or `owner/name` on the
+    Hugging Face hub. It has the same shape, or fewer codes: those that the image tokenizer was extended by start anew,
+    each as the old code whose vector lies nearest."""
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:

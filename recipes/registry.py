@@ -11,6 +11,8 @@ from recipes.config import Recipe
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_tokenizer": world.world_tokenizer,
     "world_base": world.world_base,
+    "world_all_tokenizer": world.world_all_tokenizer,
+    "world_all": world.world_all,
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.core.rng import generator
-from dimoo.data.example import Source
+from dimoo.data.example import Source, pictures_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
@@ -45,13 +45,14 @@ class TokenizerModule(StepModule):
         return optimizers
 
     def pictures(self, first: int, count: int) -> list[Tensor]:
-        """Pictures `first` .. `first + count - 1` of the source, one batch [B, 3, H, W] per size."""
+        """All pictures of examples `first` .. `first + count - 1`, one batch [B, 3, H, W] per size."""
         by_shape: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
         for index in range(first, first + count):
-            image = self.source.example(index).image
-            if image is None:
+            images = pictures_of(self.source.example(index))
+            if not images:
                 raise DataError(f"example {index} has no picture to train a tokenizer on")
-            by_shape.setdefault(image.shape, []).append(image)
+            for image in images:
+                by_shape.setdefault(image.shape, []).append(image)
         return [
             torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().to(self.device) / 255
             for images in by_shape.values()
@@ -80,8 +81,9 @@ class TokenizerModule(StepModule):
             group["lr"] = self.recipe.optimizer.lr * rate(self.recipe.optimizer, step, run.steps)
         batches = self.pictures(step * run.batch_size, run.batch_size)
         latents, codes, measured = [], [], dict[str, Tensor]()
+        count = sum(map(len, batches))
         for pixels in batches:
-            share = len(pixels) / run.batch_size
+            share = len(pixels) / count
             made = self.tokenizer(pixels)
             losses = self.objective.generator_losses(
                 made, pixels, step=step, last_weight=self.tokenizer.network.last_weight
@@ -113,7 +115,7 @@ class TokenizerModule(StepModule):
             rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
         )
         self.steps_done += 1
-        self.items = run.batch_size
+        self.items = count
         if self.shown:
             used = float((torch.bincount(flat) > 0).sum())
             counts = {"codes_in_batch": used, "revived": float(revived), self.unit: float(self.items)}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dimoo.backbone.config import BackboneConfig
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.data.world.config import WorldConfig
+from dimoo.data.world.tasks import WorldTask
 from dimoo.diffusion.config import AntitheticTimesConfig, CosineConfig, ExactCountConfig, MeanOverMaskedConfig
-from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.presets import families
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.image.config import (
     ImageTokenizerConfig,
     ObjectiveConfig,
@@ -17,6 +21,8 @@ from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
 
 CODES = 2048
+ALL_CODES = 6144
+"""With those of maps, styles and views."""
 TEXT_IDS = 1024
 NOUNS = 24
 COLORS = ("white", "blue", "green", "pink", "yellow", "purple")
@@ -46,6 +52,63 @@ def easy_world() -> WorldConfig:
         colors=COLORS,
         object_counts=(1.0, 0.0, 0.0, 0.0),
         two_tone=0.1,
+    )
+
+
+ALL_TASKS: dict[WorldTask | Literal["picture"], float] = {
+    "picture": 0.3,
+    "inpaint": 0.06,
+    "edit": 0.16,
+    "subject": 0.08,
+    "style": 0.05,
+    "restyle": 0.05,
+    "control": 0.09,
+    "predict": 0.07,
+    "view": 0.04,
+    "compare": 0.05,
+    "chat": 0.03,
+    "illustrate": 0.02,
+}
+"""How often `mini` meets each task."""
+SYSTEMS = {
+    families.TEXT_TO_IMAGE: "draw",
+    families.UNDERSTANDING: "answer",
+    families.EDITING: "edit",
+    families.SUBJECT: "draw object",
+    families.STYLE: "style",
+    families.CONTROL: "draw from",
+    families.DENSE: "map",
+    families.MULTI_VIEW: "turn",
+    families.OTHER: "draw and answer",
+}
+"""The system prompts of `mini`, as short as can be."""
+MAPS = {"canny": "edges", "depth": "depth", "mask": "mask", "pose": "points"}
+TASKS: dict[str, TaskText] = {
+    **STANDARD,
+    "control": TaskText(family=families.CONTROL, text="{option}: {words}", options=MAPS, images=(1, 1), size="picture"),
+    "predict": TaskText(family=families.DENSE, text="{option}", options=MAPS, images=(1, 1), size="picture"),
+    "view": TaskText(
+        family=families.MULTI_VIEW,
+        text="{option}",
+        options={"mirrored": "mirrored", "rotated": "rotated"},
+        images=(1, 1),
+        size="picture",
+    ),
+    "style": TaskText(family=families.STYLE, text="as the second", images=(2, 2), size="picture"),
+    "subject": TaskText(family=families.SUBJECT, images=(1, 2)),
+    "ask": TaskText(family=families.UNDERSTANDING, images=(1, 2), answer="text"),
+}
+"""What `mini` can be asked, and how it is said to it."""
+
+
+def pair_world() -> WorldConfig:
+    """The scenes of tasks with several pictures: more of them small, where they are learnt at a third of the cost."""
+    return mini_world().model_copy(
+        update={
+            "canvases": ((64, 64), (48, 48), (48, 64), (64, 48), (32, 32)),
+            "canvas_weights": (0.35, 0.3, 0.05, 0.05, 0.25),
+            "object_counts": (0.6, 0.3, 0.07, 0.03),
+        }
     )
 
 
@@ -82,7 +145,10 @@ def world_base() -> DiffusionRecipe:
         ),
         image_tokenizer="mini",
         text_tokenizer="mini",
-        template=PromptTemplate(systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, max_prompt_tokens=256),
+        template=PromptTemplate(
+            systems={name: SYSTEMS[name] for name in (families.TEXT_TO_IMAGE, families.UNDERSTANDING)},
+            max_prompt_tokens=256,
+        ),
         backbone=BackboneConfig(
             d_model=192,
             layers=6,
@@ -99,4 +165,51 @@ def world_base() -> DiffusionRecipe:
         loss_weight=MeanOverMaskedConfig(),
         slice_loss=True,
         ema=0.998,
+    )
+
+
+def world_all_tokenizer() -> TokenizerRecipe:
+    """More codes for the image tokenizer of `mini`: maps, styles and views, which plain scenes have none for.
+
+    Command: python -m recipes.run world_all_tokenizer --set extends=runs/world_tokenizer/export
+    Hardware, time, scores: see dimoo/assets/mini/README.md
+    """
+    base = world_tokenizer()
+    quantizer = base.tokenizer.quantizer.model_copy(update={"size": ALL_CODES})
+    shown: dict[WorldTask | Literal["picture"], float] = {
+        task: weight for task, weight in ALL_TASKS.items() if task != "chat"
+    }
+    phases = (Phase(share=1.0, world=pair_world(), tasks=shown),)
+    return base.model_copy(
+        update={
+            "run": RunConfig(name="world_all_tokenizer", steps=500, batch_size=24, sample_every=100),
+            "optimizer": OptimizerConfig(lr=5e-4, weight_decay=1e-4, decay_share=0.5),
+            "source": WorldSourceConfig(phases=phases),
+            "tokenizer": base.tokenizer.model_copy(update={"quantizer": quantizer}),
+            "extends": "runs/world_tokenizer/export",
+            "fit_pictures": 4096,
+        }
+    )
+
+
+def world_all() -> DiffusionRecipe:
+    """`mini` on every task, from the transformer that `world_base` leaves.
+
+    Command: python -m recipes.run world_all --set image_tokenizer=runs/world_all_tokenizer/export
+    --set warm_start=runs/world_base/export
+    Hardware, time, scores: see dimoo/assets/mini/README.md
+    """
+    base = world_base()
+    return base.model_copy(
+        update={
+            "run": RunConfig(name="world_all", steps=7_000, batch_size=16, sample_every=1000, save_every=250),
+            "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
+            "source": WorldSourceConfig(phases=(Phase(share=1.0, world=pair_world(), tasks=ALL_TASKS),)),
+            "image_tokenizer": "runs/world_all_tokenizer/export",
+            "template": PromptTemplate(systems=SYSTEMS, max_prompt_tokens=256),
+            "tasks": TASKS,
+            "backbone": base.backbone.model_copy(update={"vocab_size": TEXT_IDS + ALL_CODES}),
+            "mixture": MixtureConfig(text_to_image=0.45, question=0.4, caption=0.15),
+            "warm_start": "runs/world_base/export",
+        }
     )

@@ -92,6 +92,32 @@ def grow(model: Backbone, vocab_size: int, generator: torch.Generator, kept: int
     return copy.deepcopy(model, {id(model.embedding): embedding, id(model.unembedding): unembedding})
 
 
+@torch.no_grad()
+def grow_codes(model: Backbone, vectors: Tensor, start: int) -> Backbone:
+    """A new model with rows for codes that were added to a modality, the last one; the given model is untouched.
+
+    A new code begins with the rows of the old code whose vector lies nearest, in the embedding and in the head.
+
+    Args:
+        model: the model to copy, whose ids from `start` on are the old codes.
+        vectors: one vector per code, old ones first, [K, C].
+        start: first id of the codes.
+
+    Raises:
+        ConfigError: there are not more codes than the model has.
+    """
+    old = model.vocab_size - start
+    if not 0 < old < len(vectors):
+        raise ConfigError(f"cannot grow {old} codes to {len(vectors)}; the codes must be the last ids, and become more")
+    distances = torch.cdist(vectors[old:].float(), vectors[:old].float())
+    source = torch.cat([torch.arange(model.vocab_size), start + distances.argmin(dim=1).cpu()])
+    with torch.device("meta"):
+        embedding, unembedding = Embedding(len(source), model.width), Linear(model.width, len(source))
+    for before, after in ((model.embedding, embedding), (model.unembedding, unembedding)):
+        after.weight = nn.Parameter(before.weight[source.to(before.weight.device)].clone())
+    return copy.deepcopy(model, {id(model.embedding): embedding, id(model.unembedding): unembedding})
+
+
 def _grown(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
     variance, mean = torch.var_mean(rows.float(), dim=0, correction=0)
     fresh = _normal(rows.new_empty(count - len(rows), rows.shape[1]), generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -29,7 +29,8 @@ def build_source(config: SourceConfig, *, seed: int, examples: int) -> Source:
         case WorldSourceConfig():
             shares = [phase.share for phase in config.phases]
             starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
-            return Curriculum(sources=[WorldSource(phase.world, seed) for phase in config.phases], starts=starts)
+            sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
+            return Curriculum(sources=sources, starts=starts)
         case FolderSourceConfig():
             return Endless(source=FolderSource(Path(config.path), on_bad=config.on_bad), seed=seed, canvas=config.size)
         case JsonlSourceConfig():
@@ -61,7 +62,7 @@ class Endless:
         if example.image is None:
             return example
         picture = cover_crop(Image.fromarray(np.asarray(example.image)), self.canvas)
-        return Example(image=np.asarray(picture, dtype=np.uint8), caption=example.caption, qa=example.qa)
+        return replace(example, image=np.asarray(picture, dtype=np.uint8))
 
 
 @lru_cache(maxsize=4)  # examples are read pass by pass; a permutation costs as much as a whole pass of lookups

@@ -9,9 +9,11 @@ from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 from dimoo.data.world.config import WorldConfig
+from dimoo.data.world.tasks import WorldTask
 
 Side = Annotated[int, Field(ge=1)]
 """Of a picture, in pixels."""
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Phase(StrictConfig):
@@ -20,6 +22,14 @@ class Phase(StrictConfig):
     share: float = Field(gt=0, le=1)
     """Share of the run's examples."""
     world: WorldConfig
+    tasks: dict[WorldTask | Literal["picture"], Weight] = Field(default={"picture": 1.0})
+    """How often an example is one of each task, relative; "picture" is one with its caption and questions."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any(self.tasks.values()):
+            raise ValueError("the tasks have no weight; give one of them some")
+        return self
 
 
 class WorldSourceConfig(StrictConfig):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.nn.functional import max_pool2d
 
 from dimoo.core.errors import DataError, RequestError
 from dimoo.data.config import MixtureConfig
-from dimoo.data.example import Example
+from dimoo.data.example import Example, TaskExample
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tasks.problem import Problem
-from dimoo.tasks.problems import CAPTION_REQUEST, text_to_image, understanding
+from dimoo.tasks.problems import CAPTION_REQUEST, problem
+from dimoo.tasks.speech import entry_of, say
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.document import Document
-from dimoo.tokenizers.prompts import Grid, Prompts
+from dimoo.tokenizers.prompts import Grid, Prompts, Words
+
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +33,37 @@ class DocumentBuilder:
     prompts: Prompts
     image_tokenizer: Tokenizer
     mixture: MixtureConfig
+    tasks: Mapping[str, TaskText] = field(default_factory=lambda: STANDARD)
+    """How each task is said."""
 
     def build(self, examples: Sequence[Example], generator: Generator) -> list[Document]:
         """One document per example; every draw comes from `generator`.
 
         Raises:
-            DataError: an example has no picture, nothing that the mixture can ask of it, or too long a text.
+            DataError: an example has no picture where its task needs one, nothing that the mixture can ask of it, or
+                too long a text.
         """
+        chosen = [self._choose(example, generator) for example in examples]
+        grids = self._encode(picture for one in chosen for picture in (*one.images, one.image) if picture is not None)
         documents = []
-        for example, grid in zip(examples, self._encode(examples), strict=True):
+        for one in chosen:
             try:
-                problem = self._problem(example, grid, generator)
+                built = self._problem(one, grids)
             except RequestError as error:
                 raise DataError(
-                    f"the example with caption {example.caption!r}: {error}; shorten it, or raise"
+                    f"the example of task {one.task!r} with words {one.words!r}: {error}; shorten it, or raise"
                     " mixture.caption_tokens, mixture.question_tokens or template.max_prompt_tokens"
                 ) from error
-            documents.append(problem.document(problem.training_branch(self.mixture.dropout, generator)))
+            documents.append(built.document(built.training_branch(self.mixture.dropout, generator)))
         return documents
 
-    def _problem(self, example: Example, grid: Grid, generator: Generator) -> Problem:
+    def _choose(self, example: Example, generator: Generator) -> TaskExample:
+        """What is asked of an example: one of its tasks, or something about its picture by the mixture's weights."""
+        if example.tasks:
+            return example.tasks[int(torch.randint(len(example.tasks), (), generator=generator))]
         mixture, caption, qa = self.mixture, example.caption, example.qa
+        if example.image is None:
+            raise DataError(f"the example with caption {caption!r} has no picture")
         weights = torch.tensor(
             [
                 mixture.text_to_image if caption is not None else 0.0,
@@ -61,24 +77,49 @@ class DocumentBuilder:
             )
         kind = int(torch.multinomial(weights, 1, generator=generator))
         if kind == 0:
-            return text_to_image(self.prompts, caption or "", grid)
+            return TaskExample(task="generate", words=caption or "", image=example.image)
         if kind == 1:
-            length = mixture.caption_tokens
-            return understanding(self.prompts, CAPTION_REQUEST, [grid], caption, length=length)
+            return TaskExample(task="ask", words=CAPTION_REQUEST, images=(example.image,), text=caption)
         question, answer = qa[int(torch.randint(len(qa), (), generator=generator))]
-        return understanding(self.prompts, question, [grid], answer, length=mixture.question_tokens)
+        return TaskExample(task="ask", words=question, images=(example.image,), text=answer)
 
-    def _encode(self, examples: Sequence[Example]) -> list[Grid]:
-        """The code grids of the examples' pictures; pictures of one size are encoded together."""
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, example in enumerate(examples):
-            if example.image is None:
-                raise DataError(f"the example with caption {example.caption!r} has no picture")
-            by_shape[example.image.shape].append(index)
+    def _problem(self, one: TaskExample, grids: Mapping[int, Grid]) -> Problem:
+        said = say(
+            self.tasks,
+            one.task,
+            words=one.words,
+            option=one.option,
+            images=[grids[id(picture)] for picture in one.images],
+        )
+        answer: list[Grid | Words] = []
+        if one.image is not None:
+            answer.append(self._answer(one, grids[id(one.image)]))
+        if one.text is not None:
+            answer.append(Words(text=one.text, length=self._length(one)))
+        return problem(self.prompts, entry_of(self.tasks, one.task).family, said, answer)
+
+    def _answer(self, one: TaskExample, grid: Grid) -> Grid:
+        """A picture as an answer: a code is given where all its pixels are."""
+        if one.given is None:
+            return grid
+        missing = torch.from_numpy(~one.given)[None].float()
+        given = max_pool2d(missing, self.image_tokenizer.downsampling, self.image_tokenizer.downsampling)[0] == 0
+        return Grid(modality=grid.modality, shape=grid.shape, codes=grid.codes, codebooks=grid.codebooks, given=given)
+
+    def _length(self, one: TaskExample) -> int:
+        """Tokens planned for words: those of a caption where a picture or a description is asked for."""
+        long = one.words == CAPTION_REQUEST or one.image is not None or not one.images
+        return self.mixture.caption_tokens if long else self.mixture.question_tokens
+
+    def _encode(self, pictures: Iterable[Picture]) -> dict[int, Grid]:
+        """The code grids of pictures by identity; those of one size are encoded together."""
+        by_shape: dict[tuple[int, ...], dict[int, Picture]] = defaultdict(dict)
+        for picture in pictures:
+            by_shape[picture.shape][id(picture)] = picture
         codes: dict[int, Tensor] = {}
-        for indices in by_shape.values():
-            pictures = np.stack([np.asarray(examples[index].image) for index in indices])
-            pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-            codes.update(zip(indices, self.image_tokenizer.encode(pixels), strict=True))
+        for group in by_shape.values():
+            stacked = np.stack([np.asarray(picture) for picture in group.values()])
+            pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+            codes.update(zip(group, self.image_tokenizer.encode(pixels), strict=True))
         tokenizer = self.image_tokenizer
-        return [Grid.of(tokenizer.modality, codes[index], tokenizer.codebooks) for index in range(len(examples))]
+        return {key: Grid.of(tokenizer.modality, found, tokenizer.codebooks) for key, found in codes.items()}

@@ -20,6 +20,25 @@ OnBad = Literal["raise", "report"]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskExample:
+    """A task with its answer: what a request of that task says, and what it should get."""
+
+    task: str
+    """A key of the model's table of tasks: "edit", "control", ..."""
+    words: str = ""
+    option: str = ""
+    """What is chosen from the task's options, as "canny"."""
+    images: tuple[NDArray[np.uint8], ...] = ()
+    """The pictures that the request brings, in order: each uint8 [height, width, 3]."""
+    image: NDArray[np.uint8] | None = None
+    """The answer's picture: uint8 [height, width, 3]."""
+    text: str | None = None
+    """The answer's words."""
+    given: NDArray[np.bool_] | None = None
+    """bool [height, width]: pixels of the answer's picture that are known beforehand; None: none are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A picture and what is said about it; any part may be missing."""
@@ -29,6 +48,14 @@ class Example:
     caption: str | None = None
     qa: tuple[tuple[str, str], ...] = ()
     """(question, answer) pairs."""
+    tasks: tuple[TaskExample, ...] = ()
+    """Tasks over the same picture or others; drawn from evenly."""
+
+
+def pictures_of(example: Example) -> list[NDArray[np.uint8]]:
+    """Every picture in an example: its own and those of its tasks, answers included."""
+    tasks = [picture for one in example.tasks for picture in (*one.images, one.image)]
+    return [picture for picture in (example.image, *tasks) if picture is not None]
 
 
 class Source(Protocol):

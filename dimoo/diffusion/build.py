@@ -12,6 +12,7 @@ from dimoo.diffusion.confidence import Confidence, GumbelConfidence, Margin, Neg
 from dimoo.diffusion.corruption import Bernoulli, Corruption, ExactCount
 from dimoo.diffusion.draw import Categorical, Draw, Greedy
 from dimoo.diffusion.guidance import ClassifierFree, Guidance, MultiCondition, NoGuidance
+from dimoo.diffusion.guidance_steps import ConstantRamp, CosineRamp, LinearRamp, Ramp
 from dimoo.diffusion.loss import InverseShare, LossWeight, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, Order, RandomOrder
 from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power, Schedule
@@ -122,6 +123,19 @@ def build_guidance(config: cfg.GuidanceConfig) -> Guidance:
             return ClassifierFree(scale=config.scale)
         case cfg.MultiConditionConfig():
             return MultiCondition(scales=tuple(config.scales.items()))
+        case _:
+            assert_never(config)
+
+
+def build_ramp(config: cfg.RampConfig) -> Ramp:
+    """The factor of the guidance scales over the steps."""
+    match config:
+        case cfg.ConstantRampConfig():
+            return ConstantRamp()
+        case cfg.LinearRampConfig():
+            return LinearRamp(start=config.start, stop=config.stop)
+        case cfg.CosineRampConfig():
+            return CosineRamp(start=config.start, stop=config.stop)
         case _:
             assert_never(config)
 

@@ -216,6 +216,35 @@ GuidanceConfig: TypeAlias = Annotated[
 ]
 
 
+class ConstantRampConfig(StrictConfig):
+    """The same scales at every step."""
+
+    kind: Literal["constant"] = "constant"
+
+
+class LinearRampConfig(StrictConfig):
+    """Scales times a factor that goes evenly from `start` to `stop`."""
+
+    kind: Literal["linear"] = "linear"
+    start: float = Field(default=0.0, ge=0.0)
+    """Factor of the first step; 0 leaves the other branches out of it."""
+    stop: float = Field(default=1.0, ge=0.0)
+    """What the factor tends to; it would be that of the step after the last."""
+
+
+class CosineRampConfig(StrictConfig):
+    """Scales times a factor that goes smoothly from `start` to `stop`, fastest halfway."""
+
+    kind: Literal["cosine"] = "cosine"
+    start: float = Field(default=0.0, ge=0.0)
+    """Factor of the first step; 0 leaves the other branches out of it."""
+    stop: float = Field(default=1.0, ge=0.0)
+    """What the factor tends to; it would be that of the step after the last."""
+
+
+RampConfig: TypeAlias = Annotated[ConstantRampConfig | LinearRampConfig | CosineRampConfig, Field(discriminator="kind")]
+
+
 class NoStopConfig(StrictConfig):
     """Run all steps."""
 

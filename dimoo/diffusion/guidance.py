@@ -1,5 +1,8 @@
 """How the predictions under several conditions are folded into one.
 
+`NoGuidance`, `ClassifierFree` and `MultiCondition` fold; `Renormalised` wraps any guidance, as those of
+`guidance_steps` do.
+
 Axes: Br = branches in the order of `branches`, M = masked positions, C = columns.
 
 Scales here follow the released model: 0 is no guidance and g = w - 1 for the convention found elsewhere,
@@ -10,12 +13,16 @@ before: the difference of two infinities is not a number.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dimoo.core.errors import ConfigError
+
+CONDITION, UNCONDITIONAL = "condition", "unconditional"
+"""The branches of classifier-free guidance; others may have any name."""
 
 
 class Guidance(Protocol):
@@ -23,7 +30,10 @@ class Guidance(Protocol):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """The branches it needs, "condition" first; those of scale 0 are not needed."""
+        """The branches it may ever need, "condition" first; those of scale 0 are not needed."""
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """The guidance of a step, 0 <= `step` < `steps`; it needs no other branches than this one, perhaps fewer."""
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Logits [Br, M, C] -> [M, C].
@@ -40,7 +50,12 @@ class NoGuidance:
     @property
     def branches(self) -> tuple[str, ...]:
         """The condition."""
-        return ("condition",)
+        return (CONDITION,)
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """The same at every step."""
+        del step, steps
+        return self
 
     def __call__(self, logits: Tensor) -> Tensor:
         """The only branch."""
@@ -61,12 +76,17 @@ class ClassifierFree:
     scale: float
 
     def __post_init__(self) -> None:
-        _check_scale("condition", self.scale)
+        _check_scale(UNCONDITIONAL, self.scale)
 
     @property
     def branches(self) -> tuple[str, ...]:
         """The condition, and the unconditional branch unless the scale is 0."""
-        return ("condition",) if self.scale == 0.0 else ("condition", "unconditional")
+        return (CONDITION,) if self.scale == 0.0 else (CONDITION, UNCONDITIONAL)
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """The same at every step."""
+        del step, steps
+        return self
 
     def __call__(self, logits: Tensor) -> Tensor:
         """(1 + g) cond - g uncond."""
@@ -91,7 +111,7 @@ class MultiCondition:
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.scales]
-        if "condition" in names or len(set(names)) < len(names):
+        if CONDITION in names or len(set(names)) < len(names):
             raise ConfigError(f"guidance branches {names} must be distinct and other than 'condition'")
         for name, scale in self.scales:
             _check_scale(name, scale)
@@ -99,7 +119,12 @@ class MultiCondition:
     @property
     def branches(self) -> tuple[str, ...]:
         """The condition, then the branches of scale other than 0 in the order given."""
-        return ("condition", *(name for name, scale in self.scales if scale != 0.0))
+        return (CONDITION, *(name for name, scale in self.scales if scale != 0.0))
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """The same at every step."""
+        del step, steps
+        return self
 
     def __call__(self, logits: Tensor) -> Tensor:
         """cond + sum_i g_i (cond - without_i)."""
@@ -108,6 +133,42 @@ class MultiCondition:
         for scale, other in zip((scale for _, scale in self.scales if scale != 0.0), others, strict=True):
             result = result + scale * (condition - other)
         return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renormalised:
+    """guided (1 - r + r std(cond) / std(guided)), r = `strength`, std over the columns of each position.
+
+    Guidance widens the spread of the logits, which sharpens the prediction as a low temperature does; at strength 1
+    their spread is the condition's again (section 3.4 of Lin et al., arXiv 2305.08891, has it for pictures).
+
+    Raises:
+        ConfigError: the strength is not in [0, 1].
+    """
+
+    guidance: Guidance
+    strength: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.strength <= 1.0:
+            raise ConfigError(f"renormalisation {self.strength} must lie in [0, 1]; 0 leaves the guided logits alone")
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Those of the guidance."""
+        return self.guidance.branches
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """The step's guidance, renormalised."""
+        return replace(self, guidance=self.guidance.at(step, steps))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The guided logits, their spread drawn towards the condition's; where they have none they stay."""
+        guided = self.guidance(logits)
+        spread, wanted = (x.std(dim=-1, correction=0, keepdim=True) for x in (guided, logits[0]))
+        ratio = torch.where(spread > 0, wanted / spread, torch.ones_like(spread))
+        # Written around 1, so that strength 0 and an equal spread change no bit.
+        return guided * (1.0 + self.strength * (ratio - 1.0))
 
 
 def _check_scale(name: str, scale: float) -> None:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.canvas import Canvas, Span
+from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.progress import Progress
 
 
@@ -51,8 +52,8 @@ class State:
 def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> Iterator[State]:
     """Denoise a canvas step by step (MaskGIT and LLaDA alike: the plans of the spans say how).
 
-    At step s, for each span with masked positions left:
-    logits = denoiser; l = guidance(logits); x = draw(l); c = confidence(l, x); commit order(c).
+    At step s of S, for each span with masked positions left:
+    g = guidance.at(s, S); l = g(denoiser's logits of g's branches); x = draw(l); c = confidence(l, x); commit order(c).
 
     Args:
         denoiser: the network, with or without caches.
@@ -107,6 +108,8 @@ class _Turn:
     progress: Progress
     candidates: Tensor
     """int64 [m], m > 0: offsets within the span."""
+    guidance: Guidance
+    """The plan's, at this step: the branches that it does not need now are not computed."""
 
     @property
     def query(self) -> Query:
@@ -115,13 +118,13 @@ class _Turn:
             row=self.span.row,
             positions=self.span.positions[self.candidates],
             columns=self.span.columns,
-            branches=self.span.plan.guidance.branches,
+            branches=self.guidance.branches,
         )
 
     def commit(self, logits: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Canvas positions int64 [k] to write now, and their ids int64 [k]."""
         plan, first = self.span.plan, self.span.columns[0]
-        guided = plan.guidance(logits)
+        guided = self.guidance(logits)
         if self.span.forbidden:
             guided = guided.clone()
             guided[:, [index - first for index in self.span.forbidden]] = -torch.inf
@@ -140,7 +143,8 @@ def _turns(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int) -> l
         progress = canvas.progress(span, start, step)
         candidates = span.plan.order.candidates(progress)
         if candidates.numel():
-            turns.append(_Turn(span=span, progress=progress, candidates=candidates))
+            guidance = span.plan.guidance.at(step, span.plan.steps)
+            turns.append(_Turn(span=span, progress=progress, candidates=candidates, guidance=guidance))
     return turns
 
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dimoo.backbone.config import BackboneConfig
 from dimoo.core.config import StrictConfig
 from dimoo.diffusion.config import (
     CategoricalConfig,
     ConfidenceConfig,
+    ConstantRampConfig,
     DrawConfig,
     GreedyConfig,
     GumbelConfidenceConfig,
     MaskGITOrderConfig,
     OrderConfig,
     ProbabilityConfig,
+    RampConfig,
 )
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.template import ChatTemplate, PromptTemplate
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 Side = Annotated[int, Field(ge=1, le=2**14)]
 """Of a picture, in pixels."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Of a whole."""
 
 
 class ImageSettings(StrictConfig):
@@ -30,10 +35,33 @@ class ImageSettings(StrictConfig):
 
     steps: int = Field(default=16, ge=1)
     guidance: float = Field(default=2.0, ge=0)
-    """g in (1 + g) cond - g uncond; 0 switches guidance off and halves the cost."""
+    """g in (1 + g) cond - g uncond, for prompts of words alone; 0 switches guidance off and halves the cost."""
+    conditions: dict[str, float] = Field(default={"no_text": 2.5, "no_image": 4.0})
+    """g_i in cond + sum_i g_i (cond - without_i), for prompts with pictures, by the branch that leaves i out; a branch
+    of scale 0, or that is not named, is not computed."""
+    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+    """Guide in the steps s of S with start <= s / S < stop; the others compute the condition alone."""
+    guidance_schedule: RampConfig = ConstantRampConfig()
+    """Factor of all scales over the steps."""
+    guidance_renormalisation: Share = 0.0
+    """How far the spread of the guided logits is drawn back to the condition's; 0 not at all."""
     order: OrderConfig = MaskGITOrderConfig()
     draw: DrawConfig = CategoricalConfig()
     confidence: ConfidenceConfig = GumbelConfidenceConfig(temperature=0.3)
+
+    @field_validator("conditions")
+    @classmethod
+    def _leave_something_out(cls, scales: dict[str, float]) -> dict[str, float]:
+        if "condition" in scales:
+            raise ValueError("'condition' leaves nothing out; name branches that do, as 'no_text'")
+        return scales
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _rises(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] >= interval[1]:
+            raise ValueError("start must lie before stop, as in (0.2, 0.8); without guidance set its scales to 0")
+        return interval
 
 
 class TextSettings(StrictConfig):
@@ -55,6 +83,8 @@ class ModelConfig(StrictConfig):
     backbone: BackboneConfig
     vocabulary: Vocabulary
     template: PromptTemplate
+    tasks: dict[str, TaskText] = STANDARD
+    """What can be asked of the model, and how it is said to it."""
     chat: ChatTemplate | None = None
     """Of a language model that can converse; null: it cannot."""
     text_fingerprint: str | None = None

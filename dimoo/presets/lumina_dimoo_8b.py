@@ -135,6 +135,8 @@ def multi_view_text(view: str) -> str:
 def image_settings(noise_dtype: NoiseDtype = "float32") -> ImageSettings:
     """Sampling of pictures: 64 steps, guidance 4, the cosine schedule, a random code and noisy confidence.
 
+    Prompts with pictures are guided by text and picture apart: 2.5 for the text, 4 for the picture.
+
     The noise trap. The release draws its Gumbel noise -log(-log u) in the dtype of the logits. In bfloat16 no u lies
     between 1 - 2^-8 and 1, which caps the noise at 5.5: an unlikely code can never win, and the released "temperature
     1" is in truth a sampler without a tail. Whoever mends the noise and leaves the temperature gets another, wilder
@@ -159,6 +161,7 @@ def image_settings(noise_dtype: NoiseDtype = "float32") -> ImageSettings:
     return ImageSettings(
         steps=64,
         guidance=4.0,
+        conditions={"no_text": 2.5, "no_image": 4.0},
         order=MaskGITOrderConfig(),
         draw=CategoricalConfig(
             temperature=1.0 if released else RETUNED_TEMPERATURE,

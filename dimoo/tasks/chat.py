@@ -1,34 +1,33 @@
-"""Text chat: the answer to a conversation, by a model that brings its own chat template (LLaDA-8B)."""
+"""Text chat: the answer to a conversation, by the model's own chat template (LLaDA-8B) or as a task of its table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from dimoo.core.errors import RequestError
-from dimoo.core.requests import ChatRequest, Message
-from dimoo.diffusion.canvas import Plan
-from dimoo.presets.config import TextSettings
+from dimoo.core.requests import ChatRequest, Message, TaskRequest
+from dimoo.tasks.compose import Settings
 from dimoo.tasks.inputs import whole
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import text_plan
 from dimoo.tasks.problems import conversation
+from dimoo.tasks.table import run_entry
 from dimoo.tokenizers.vocabulary import TEXT
 
 
-def chat(kit: Kit, request: ChatRequest, settings: TextSettings | Plan) -> Job[str]:
+def chat(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
     """The job of answering the last message of a conversation.
 
+    A model without a chat template but with the task "chat" in its table answers a single message.
+
     Raises:
-        RequestError: the model has no chat template, the messages are no conversation that the user spoke last in,
+        RequestError: the model cannot chat, the messages are no conversation that the user spoke last in,
             no token is planned for the answer, both together are longer than the model takes, or a value is of a wrong
             type.
         CheckpointError: the template cannot render the conversation.
     """
     if kit.chat is None:
-        raise RequestError(
-            "this model has no chat template, so it cannot chat; load one that has, as LLaDA-8B-Instruct, or ask this"
-            " one about a picture"
-        )
+        return _single(kit, request, settings)
     tokens = kit.planned(request.tokens)
     problem = conversation(kit.chat, request.messages, length=tokens)
     length, limit = len(problem.document()), kit.chat.template.max_tokens
@@ -39,10 +38,25 @@ def chat(kit: Kit, request: ChatRequest, settings: TextSettings | Plan) -> Job[s
         )
     return Job(
         problem=problem,
-        plans={TEXT: text_plan(settings, tokens=tokens, stops=kit.chat.stops)},
+        plans={TEXT: text_plan(settings.text, tokens=tokens, stops=kit.chat.stops)},
         seed=whole(request.seed, "seed"),
         read=kit.chat.read,
     )
+
+
+def _single(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
+    if "chat" not in kit.tasks or kit.tasks["chat"].family not in kit.prompts.template.systems:
+        raise RequestError(
+            "this model has no chat template, so it cannot chat; load one that has, as LLaDA-8B-Instruct, or ask this"
+            " one about a picture"
+        )
+    if len(request.messages) != 1 or request.messages[0].role != "user":
+        raise RequestError(
+            f"this model has no chat template, so it takes one message of the user, not {len(request.messages)} of"
+            f" {', '.join(str(message.role) for message in request.messages)}"
+        )
+    words = request.messages[0].content
+    return run_entry(kit, TaskRequest(task="chat", words=words, tokens=request.tokens, seed=request.seed), settings)
 
 
 def as_messages(messages: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -1,17 +1,30 @@
-"""Any request -> its job: the one place that knows every task."""
+"""Any request -> its job: the one place that knows every kind of request."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dimoo.core.errors import RequestError
-from dimoo.core.requests import AskRequest, ChatRequest, GenerateRequest, InpaintRequest, Request
+from dimoo.core.requests import (
+    AskRequest,
+    ChatRequest,
+    GenerateRequest,
+    InpaintRequest,
+    InterleavedRequest,
+    OutpaintRequest,
+    Request,
+    RetouchRequest,
+    TaskRequest,
+)
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.chat import chat
+from dimoo.tasks.compose import Settings
 from dimoo.tasks.generate import generate
-from dimoo.tasks.inpaint import inpaint
+from dimoo.tasks.inpaint import inpaint, outpaint, retouch
+from dimoo.tasks.interleave import interleave
 from dimoo.tasks.job import Job, Kit
+from dimoo.tasks.table import run_entry
 from dimoo.tasks.understand import ask
 
 
@@ -23,19 +36,28 @@ def job_of(
     Raises:
         RequestError: the request cannot be served, or is none.
     """
+    settings = Settings(image=image, text=text)
     match request:
         case Job():
             return request
         case GenerateRequest():
-            return generate(kit, request, image)
+            return generate(kit, request, settings)
+        case TaskRequest():
+            return run_entry(kit, request, settings)
         case InpaintRequest():
-            return inpaint(kit, request, image)
+            return inpaint(kit, request, settings)
+        case OutpaintRequest():
+            return outpaint(kit, request, settings)
+        case RetouchRequest():
+            return retouch(kit, request, settings)
         case AskRequest():
-            return ask(kit, request, text)
+            return ask(kit, request, settings)
         case ChatRequest():
-            return chat(kit, request, text)
+            return chat(kit, request, settings)
+        case InterleavedRequest():
+            return interleave(kit, request, settings)
         case _:
             raise RequestError(
-                "a request is a GenerateRequest, InpaintRequest, AskRequest, ChatRequest or Job, not"
+                "a request is one of dimoo's requests, as dimoo.GenerateRequest, or a Job, not"
                 f" {type(request).__name__}"
             )

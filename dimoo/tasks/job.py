@@ -6,19 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from dimoo.core.errors import RequestError
 from dimoo.diffusion.canvas import Plan
+from dimoo.presets.tasks import TaskText
 from dimoo.tasks.inputs import whole
 from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
-from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop, to_pixels
+from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop, to_images, to_pixels
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 ResultT = TypeVar("ResultT")
+OtherT = TypeVar("OtherT")
+NOT_YET = 0.5
+"""Brightness of what is not made yet, in previews."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,10 @@ class Kit:
     """(height, width) in pixels where a request names none."""
     answer_tokens: int
     """Tokens planned for an answer where a request names no number."""
+    caption_tokens: int
+    """Tokens planned for a caption, or for words that come with a picture."""
+    tasks: Mapping[str, TaskText]
+    """What the model can be asked, and how it is said."""
     input_targets: tuple[int, int] | None = None
     """Bucket targets of pictures that are asked about: (one, several); None: they are taken as they are."""
 
@@ -51,13 +63,13 @@ class Kit:
             )
         return self.image_tokenizer
 
-    def planned(self, tokens: int | None) -> int:
-        """How many tokens an answer gets: as many as are asked for, or the model's own number.
+    def planned(self, tokens: int | None, *, usual: int | None = None) -> int:
+        """How many tokens an answer gets: as many as are asked for, or as usual, or the model's own number.
 
         Raises:
             RequestError: it is no whole number, or below 1.
         """
-        count = self.answer_tokens if tokens is None else whole(tokens, "tokens")
+        count = (usual or self.answer_tokens) if tokens is None else whole(tokens, "tokens")
         if count < 1:
             raise RequestError(f"an answer of {count} tokens cannot hold anything; plan at least 1")
         return count
@@ -87,6 +99,31 @@ class Kit:
         """
         return Grid.of(self.pictures.modality, self.encode(image), self.pictures.codebooks)
 
+    def blank(self, size: tuple[int, int]) -> Grid:
+        """The grid of a picture (height, width) that is to be made.
+
+        Raises:
+            RequestError: the model knows text only, or the size is off the tokenizer's grid.
+        """
+        tokenizer = self.pictures
+        return Grid(modality=tokenizer.modality, shape=tokenizer.grid_for(size), codebooks=tokenizer.codebooks)
+
+    def remade(self, region: NDArray[np.bool_]) -> Tensor:
+        """The codes that have a pixel in a region bool [H, W]: bool [h, w]."""
+        pixels, factor = torch.from_numpy(region)[None].float(), self.pictures.downsampling
+        return max_pool2d(pixels, factor, factor)[0] > 0
+
+    def decode(self, codes: Tensor) -> Image:
+        """The picture of codes int64 [h, w] (or [h, w, codebooks]); where a code is -1 it is grey."""
+        missing = codes == -1
+        pixels = self.pictures.decode(torch.where(missing, 0, codes)[None]).cpu()
+        if bool(missing.any()):
+            unmade = missing if self.pictures.codebooks == 1 else missing.any(-1)
+            down, across = self.pictures.downsampling
+            blank = unmade.repeat_interleave(down, 0).repeat_interleave(across, 1)
+            pixels = torch.where(blank, NOT_YET, pixels)
+        return to_images(pixels)[0]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Generic[ResultT]):
@@ -98,3 +135,16 @@ class Job(Generic[ResultT]):
     seed: int
     read: Callable[[Tensor], ResultT]
     """The answer's ids, int64 [n] on the CPU -> the result."""
+    preview: Callable[[Tensor], ResultT] | None = None
+    """The same while some ids are still masks: a look at the result on its way. None: there is none."""
+
+    def then(self, finish: Callable[[ResultT], OtherT]) -> Job[OtherT]:
+        """The same job with something done to its result, and to its previews."""
+        read, preview = self.read, self.preview
+        return Job(
+            problem=self.problem,
+            plans=self.plans,
+            seed=self.seed,
+            read=lambda ids: finish(read(ids)),
+            preview=None if preview is None else lambda ids: finish(preview(ids)),
+        )

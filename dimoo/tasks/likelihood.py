@@ -30,8 +30,9 @@ from dimoo.core.requests import ChatRequest
 from dimoo.core.rng import generator
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.loss import chunked_nll
-from dimoo.presets.config import TextSettings
+from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.chat import as_messages, chat
+from dimoo.tasks.compose import Settings
 from dimoo.tasks.inputs import pictures, whole, words
 from dimoo.tasks.job import Kit
 from dimoo.tasks.problem import CONDITION, Problem
@@ -117,7 +118,7 @@ def known_problem(
     if not asked:  # a text that answers nobody, as language models are compared on
         return _written(Problem(branches={CONDITION: Document.given([])}, answer=talk.answer(planned)), ids)
     request = ChatRequest(messages=as_messages(asked), tokens=planned)
-    return _written(chat(kit, request, TextSettings()).problem, ids)
+    return _written(chat(kit, request, Settings(image=ImageSettings(), text=TextSettings())).problem, ids)
 
 
 def _written(problem: Problem, ids: Sequence[int]) -> Problem:

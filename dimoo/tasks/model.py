@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,18 +14,15 @@ from torch import nn
 from dimoo.backbone.model import Backbone
 from dimoo.core.device import precision
 from dimoo.core.errors import RequestError
-from dimoo.core.requests import AskRequest, ChatRequest, InpaintRequest, Message, Request
+from dimoo.core.requests import Request
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
-from dimoo.tasks.chat import as_messages
+from dimoo.tasks.calls import Calls
 from dimoo.tasks.dispatch import job_of
 from dimoo.tasks.engine import Stream
-from dimoo.tasks.generate import as_requests
-from dimoo.tasks.inputs import pictures
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
-from dimoo.tasks.problems import CAPTION_REQUEST
 from dimoo.tasks.save import savable
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
@@ -38,7 +35,7 @@ from dimoo.weights.layout import Parts
 from dimoo.weights.shards import Progress, silent
 
 
-class Dimoo:
+class Dimoo(Calls):
     """A masked diffusion model over text and images, or over text alone. `dimoo.load` makes one.
 
     Every call takes a seed; the same seed gives the same result, alone or in a batch.
@@ -70,65 +67,10 @@ class Dimoo:
             chat=None if chat is None else Chat(text=text_tokenizer, vocabulary=config.vocabulary, template=chat),
             image_size=config.image_size,
             answer_tokens=config.answer_tokens,
+            caption_tokens=config.caption_tokens,
+            tasks=config.tasks,
             input_targets=config.input_targets,
         )
-
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
-        seed: int | Sequence[int] = 0,
-        settings: ImageSettings | Plan | None = None,
-    ) -> list[Image]:
-        """Pictures from words, all in one batch.
-
-        Args:
-            prompts: one prompt or several.
-            size: (height, width) in pixels, one for all or one for each; the model's own size by default.
-            seed: one number, from which picture i gets seed + i, or one for each.
-            settings: how to sample, as settings or a ready plan; the model's own settings by default.
-
-        Raises:
-            RequestError: a size is off the grid, a prompt is too long, or the numbers of prompts, sizes and seeds
-                differ.
-        """
-        requests = as_requests(prompts, size=self.config.image_size if size is None else size, seed=seed)
-        return self.run(requests, image=settings)
-
-    def inpaint(
-        self, image: Image, mask: Image, prompt: str, *, seed: int = 0, settings: ImageSettings | Plan | None = None
-    ) -> Image:
-        """The picture with the white region of `mask` made anew; every pixel outside it stays as it was.
-
-        Raises:
-            RequestError: the mask is of another size or empty, the size is off the grid, or the prompt is too long.
-        """
-        result: Image = self.run([InpaintRequest(image=image, mask=mask, prompt=prompt, seed=seed)], image=settings)[0]
-        return result
-
-    def ask(
-        self,
-        images: Image | Sequence[Image],
-        question: str,
-        *,
-        tokens: int | None = None,
-        seed: int = 0,
-        settings: TextSettings | Plan | None = None,
-    ) -> str:
-        """The answer to a question about one or several pictures.
-
-        Raises:
-            RequestError: there is no image or question, a size is off the grid, the question is too long, or no
-                token is planned for the answer.
-        """
-        request = AskRequest(images=pictures(images), question=question, tokens=tokens, seed=seed)
-        answer: str = self.run([request], text=settings)[0]
-        return answer
-
-    def caption(self, image: Image, *, seed: int = 0, settings: TextSettings | Plan | None = None) -> str:
-        """A description of a picture."""
-        return self.ask(image, CAPTION_REQUEST, tokens=self.config.caption_tokens, seed=seed, settings=settings)
 
     def nll(
         self,
@@ -166,32 +108,6 @@ class Dimoo:
         mask = self.config.vocabulary.mask
         return likelihood(self.backbone, problem, mask=mask, samples=samples, seed=seed, batch=batch)
 
-    def chat(
-        self,
-        messages: str | Sequence[Message | Mapping[str, str]],
-        *,
-        tokens: int | None = None,
-        seed: int = 0,
-        settings: TextSettings | Plan | None = None,
-    ) -> str:
-        """The answer to a message, or to the last one of a conversation.
-
-        Args:
-            messages: a string, or the turns so far: `Message` objects or mappings with `role` and `content`; user and
-                assistant in turn, the user last, a system message first if there is one.
-            tokens: planned for the answer, the model's own number by default.
-            seed: names the draws.
-            settings: how to sample, as settings or a ready plan; the model's own settings by default.
-
-        Raises:
-            RequestError: the model has no chat template, the turns are in another order, no token is planned for the
-                answer, or both together are longer than the model takes.
-            CheckpointError: the model's chat template cannot render the conversation.
-        """
-        request = ChatRequest(messages=as_messages(messages), tokens=tokens, seed=seed)
-        answer: str = self.run([request], text=settings)[0]
-        return answer
-
     def run(
         self,
         requests: Sequence[Request | Job[Any]],
@@ -199,7 +115,7 @@ class Dimoo:
         image: ImageSettings | Plan | None = None,
         text: TextSettings | Plan | None = None,
     ) -> list[Any]:
-        """Any mixture of requests and sizes in one batch; a picture or a string for each, in order.
+        """Any mixture of requests and sizes in one batch; a picture, a string or a tuple of them for each, in order.
 
         Args:
             requests: what to do; a `Job` is a task of your own, whose result is what its `read` returns.

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dimoo.core.errors import RequestError
 from dimoo.diffusion import build
 from dimoo.diffusion.canvas import Plan
-from dimoo.diffusion.guidance import ClassifierFree, NoGuidance
+from dimoo.diffusion.config import ConstantRampConfig
+from dimoo.diffusion.guidance import (
+    CONDITION,
+    UNCONDITIONAL,
+    ClassifierFree,
+    Guidance,
+    MultiCondition,
+    NoGuidance,
+    Renormalised,
+)
+from dimoo.diffusion.guidance_steps import Interval, Scheduled
 from dimoo.diffusion.orders import BlockOrder
 from dimoo.diffusion.stopping import AnyStop, NoStop, StopAtToken
 from dimoo.presets.config import ImageSettings, TextSettings
 
 
-def image_plan(settings: ImageSettings | Plan) -> Plan:
-    """Masked image modelling with classifier-free guidance.
+def image_plan(settings: ImageSettings | Plan, branches: Collection[str] = (CONDITION, UNCONDITIONAL)) -> Plan:
+    """Masked image modelling, guided by the branches that the problem has.
+
+    Args:
+        settings: how to sample, or a plan.
+        branches: the names of the problem's branches. With no more than "unconditional" besides the condition it is a
+            prompt of words alone and takes `guidance`; else it has pictures and takes `conditions`.
 
     Raises:
-        RequestError: the settings are neither `ImageSettings` nor a `Plan`.
+        RequestError: the settings are neither `ImageSettings` nor a `Plan`, or their guidance takes a branch that the
+            problem does not have.
     """
     if isinstance(settings, Plan):
-        return settings
-    _check(settings, ImageSettings)
-    return Plan(
-        steps=settings.steps,
-        order=build.build_order(settings.order),
-        draw=build.build_draw(settings.draw),
-        confidence=build.build_confidence(settings.confidence),
-        guidance=ClassifierFree(scale=settings.guidance) if settings.guidance else NoGuidance(),
-        stopping=NoStop(),
-    )
+        plan = settings
+    else:
+        _check(settings, ImageSettings)
+        plan = Plan(
+            steps=settings.steps,
+            order=build.build_order(settings.order),
+            draw=build.build_draw(settings.draw),
+            confidence=build.build_confidence(settings.confidence),
+            guidance=_when_and_how(settings, _fold(settings, branches)),
+            stopping=NoStop(),
+        )
+    if missing := [name for name in plan.guidance.branches if name not in branches]:
+        raise RequestError(
+            f"guidance takes the branch {', '.join(map(repr, missing))}, but the request's branches are"
+            f" {', '.join(map(repr, branches))}; set its scale to 0, or give the request what that branch leaves out"
+        )
+    return plan
 
 
 def text_plan(settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int]) -> Plan:
@@ -52,6 +75,29 @@ def text_plan(settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int
         guidance=NoGuidance(),
         stopping=AnyStop(rules=tuple(StopAtToken(token=stop) for stop in stops)),
     )
+
+
+def _fold(settings: ImageSettings, branches: Collection[str]) -> Guidance:
+    """The fold of a problem's branches at its full scales."""
+    others = set(branches) - {CONDITION}
+    if not others:
+        return NoGuidance()
+    if others == {UNCONDITIONAL}:
+        return ClassifierFree(scale=settings.guidance) if settings.guidance else NoGuidance()
+    scales = tuple((name, scale) for name, scale in settings.conditions.items() if scale)
+    return MultiCondition(scales=scales) if scales else NoGuidance()
+
+
+def _when_and_how(settings: ImageSettings, guidance: Guidance) -> Guidance:
+    """A guidance wrapped in what the settings ask for beyond it, and in nothing else."""
+    if isinstance(guidance, NoGuidance):
+        return guidance
+    if not isinstance(settings.guidance_schedule, ConstantRampConfig):
+        guidance = Scheduled(guidance=guidance, ramp=build.build_ramp(settings.guidance_schedule))
+    if settings.guidance_renormalisation:
+        guidance = Renormalised(guidance=guidance, strength=settings.guidance_renormalisation)
+    start, stop = settings.guidance_interval
+    return guidance if (start, stop) == (0.0, 1.0) else Interval(guidance=guidance, start=start, stop=stop)
 
 
 def _check(settings: object, kind: type) -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dimoo.core.errors import RequestError
-from dimoo.core.pictures import as_rgb
-from dimoo.core.requests import AskRequest
-from dimoo.diffusion.canvas import Plan
-from dimoo.presets.config import TextSettings
-from dimoo.tasks.inputs import pictures, whole, words
+from dimoo.core.requests import AskRequest, TaskRequest
+from dimoo.tasks.compose import Settings
+from dimoo.tasks.inputs import pictures, words
 from dimoo.tasks.job import Job, Kit
-from dimoo.tasks.plans import text_plan
-from dimoo.tasks.problems import understanding
-from dimoo.tokenizers.vocabulary import TEXT
+from dimoo.tasks.table import run_entry
 
 
-def ask(kit: Kit, request: AskRequest, settings: TextSettings | Plan) -> Job[str]:
+def ask(kit: Kit, request: AskRequest, settings: Settings) -> Job[str]:
     """The job of answering a question (or captioning: a caption is the answer to the request for one).
 
     Raises:
@@ -28,15 +22,8 @@ def ask(kit: Kit, request: AskRequest, settings: TextSettings | Plan) -> Job[str
         raise RequestError("a question needs at least one image")
     if not question.strip():
         raise RequestError("the question is empty; say what you want to know")
-    tokens = kit.planned(request.tokens)
-    grids = [kit.grid(image) for image in kit.fitted([as_rgb(image) for image in images])]
-
-    def read(ids: Tensor) -> str:
-        return kit.prompts.read_text(ids[1:])  # after the given <answer>
-
-    return Job(
-        problem=understanding(kit.prompts, question, grids, None, length=tokens),
-        plans={TEXT: text_plan(settings, tokens=tokens, stops=[kit.prompts.vocabulary.special("answer_end")])},
-        seed=whole(request.seed, "seed"),
-        read=read,
+    return run_entry(
+        kit,
+        TaskRequest(task="ask", words=question, images=images, tokens=request.tokens, seed=request.seed),
+        settings,
     )

@@ -73,8 +73,10 @@ class GridLayout:
         ids[books >= 0] = codes.flatten().cpu() + self.start + books[books >= 0] * self.codebook_size
         return ids
 
-    def to_codes(self, ids: Tensor) -> Tensor:
+    def to_codes(self, ids: Tensor, *, unknown: int | None = None) -> Tensor:
         """The inverse of `to_sequence`: ids int64 [length] -> codes int64 [*G] (or [*G, Q]).
+
+        Positions that hold the id `unknown`, if one is given, become -1.
 
         Raises:
             DataError: the sequence has another length, or a position holds no code of this range.
@@ -83,6 +85,9 @@ class GridLayout:
             raise DataError(f"a grid of {self.grid} takes {self.length} tokens, not {tuple(ids.shape)}")
         books = self.books()
         codes = ids.cpu()[books >= 0] - self.start - books[books >= 0] * self.codebook_size
-        if not bool(((codes >= 0) & (codes < self.codebook_size)).all()):
+        if unknown is not None:
+            codes = torch.where(ids.cpu()[books >= 0] == unknown, -1, codes)
+        lowest = 0 if unknown is None else -1
+        if not bool(((codes >= lowest) & (codes < self.codebook_size)).all()):
             raise DataError("the sequence still holds tokens that are no codes of this modality")
         return codes.reshape(self.grid if self.codebooks == 1 else (*self.grid, self.codebooks))

@@ -2,8 +2,10 @@
 
     <system>S</system><user>P [images]</user>   then   <answer><IMAGE> rows </IMAGE></answer>
                                                 or     <answer> text </answer> pad ... </answer>
+                                                or     both, one after the other in one <answer> ... </answer>
 
-Input images stand just before the final `</user>`. The unconditional prompt keeps S and replaces P.
+Input images mostly stand just before the final `</user>`; words may follow them. The unconditional prompt keeps S and
+replaces P.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ class Grid:
     modality: str
     shape: tuple[int, ...]
     codes: Tensor | None = None
-    """int64 [*shape] (or [*shape, codebooks]); None where all of them are to be made."""
-    keep: Tensor | None = None
-    """bool [*shape]: at which positions the codes are known; the others are to be made. None: at all of them."""
+    """int64 [*shape] (or [*shape, codebooks]), -1 where a code is to be made; None: all of them are."""
+    given: Tensor | None = None
+    """bool [*shape]: codes that are known beforehand, so that training neither masks nor predicts them. In sampling
+    it makes no difference: codes that are not -1 are never masked. None: no code is."""
     codebooks: int = 1
 
     @classmethod
@@ -43,6 +46,20 @@ class Grid:
         """A grid whose codes are known: int64 [*shape], with several codebooks [*shape, codebooks]."""
         shape = tuple(codes.shape if codebooks == 1 else codes.shape[:-1])
         return cls(modality=modality, shape=shape, codes=codes, codebooks=codebooks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """An answer in words, or a part of one."""
+
+    length: int
+    """Tokens planned for it, its end included."""
+    text: str | None = None
+    """The known words in training; None where they are to be made."""
+
+
+Said = Sequence[str | Grid | None]
+"""What a user says: words and pieces of media in order. None stands for words that were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,42 +91,85 @@ class Prompts:
                 f" {self.vocabulary.unconditional}; take the tokenizer that the vocabulary was made for"
             )
 
-    def context(self, task: str, prompt: str | None, grids: Sequence[Grid] = ()) -> Document:
-        """Ids of `<system>S</system><user>P [grids]</user>`.
+    def context(self, task: str, said: str | Said | None) -> Document:
+        """Ids of `<system>S</system><user> words [grid] words [grid] ... </user>`.
+
+        Everything up to the first grid is tokenised in one call together with the tags.
 
         Args:
             task: the task family, a key of the template's `systems`.
-            prompt: the user's words; None gives the unconditional prompt.
-            grids: input images (sounds, ...) in order.
+            said: the user's words, or words and grids in order; None gives the unconditional prompt.
 
         Raises:
             ConfigError: the template does not know the task.
             RequestError: the text is longer than the template allows.
             CheckpointError: the tokenizer puts something behind a text.
         """
-        words = UNCONDITIONAL if prompt is None else self.text.defuse(prompt)
-        whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{words}{USER_END}"
+        pieces: Said = [said] if said is None or isinstance(said, str) else said
+        first = 0
+        while first < len(pieces) and not isinstance(pieces[first], Grid):
+            first += 1
+        opening = "".join(map(self._words, pieces[:first]))
+        whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{opening}{USER_END}"
         ids = self.text.encode(whole, framed=True)
         if ids[-1] != self.text.id_of(USER_END):
             raise CheckpointError(
                 f"the text tokenizer ends a prompt with {self.text.token(ids[-1])!r}, not with {USER_END!r}: take its"
                 " post-processor out"
             )
-        if len(ids) > self.template.max_prompt_tokens:
+        documents, count = [Document.given(ids[:-1])], len(ids)
+        for piece in pieces[first:]:
+            if isinstance(piece, Grid):
+                documents.append(self._grid(piece, target=False))
+            else:
+                more = self.text.encode(self._words(piece))
+                documents.append(Document.given(more))
+                count += len(more)
+        if count > self.template.max_prompt_tokens:
             raise RequestError(
-                f"the prompt takes {len(ids)} tokens, more than the {self.template.max_prompt_tokens} that this model"
-                f" takes; shorten {(prompt or '')[:60]!r}..."
+                f"the prompt takes {count} tokens, more than the {self.template.max_prompt_tokens} that this model"
+                f" takes; shorten {opening[:60]!r}..."
             )
-        pieces = [self._grid(grid, target=False) for grid in grids]
-        return join([Document.given(ids[:-1]), *pieces, Document.given(ids[-1:])])
+        return join([*documents, Document.given(ids[-1:])])
+
+    def answer(self, parts: Sequence[Grid | Words]) -> Document:
+        """`<answer>` + the parts, which are to be denoised together, + `</answer>`.
+
+        Raises:
+            RequestError: known words and their end do not fit in the planned length.
+        """
+        start, end = self.vocabulary.special("answer_start"), self.vocabulary.special("answer_end")
+        return join([Document.given([start]), *map(self._part, parts), Document.given([end])])
+
+    def parts_of(self, parts: Sequence[Grid | Words], ids: Tensor, *, unknown: int | None = None) -> list[Tensor | str]:
+        """The inverse of `answer`: ids int64 [n] -> the codes [*shape] or the words of each part.
+
+        Args:
+            parts: of the answer.
+            ids: int64 [n].
+            unknown: the id of codes that are not made yet, which become -1; None: there is none such.
+
+        Raises:
+            DataError: a position of a grid holds no code.
+        """
+        found: list[Tensor | str] = []
+        offset = 1  # behind <answer>
+        for part in parts:
+            length = part.length if isinstance(part, Words) else self.layout(part).length + 2
+            piece = ids[offset : offset + length]
+            if isinstance(part, Words):
+                found.append(self.read_text(piece))
+            else:  # tags open and close a grid
+                found.append(self.layout(part).to_codes(piece[1:-1], unknown=unknown))
+            offset += length
+        return found
 
     def grid_answer(self, grid: Grid) -> Document:
         """`<answer><IMAGE> rows </IMAGE></answer>`: every code is a target, masked where it is to be made.
 
         Each codebook is a group of targets of its own, with its own range of ids.
         """
-        start, end = self.vocabulary.special("answer_start"), self.vocabulary.special("answer_end")
-        return join([Document.given([start]), self._grid(grid, target=True), Document.given([end])])
+        return self.answer([grid])
 
     def text_answer(self, answer: str | None, length: int) -> Document:
         """`<answer>` + `length` targets + a given `</answer>`.
@@ -120,29 +180,7 @@ class Prompts:
         Raises:
             RequestError: the answer and its end do not fit in `length`.
         """
-        vocabulary = self.vocabulary
-        target = Target(modality=TEXT, kind="text", columns=vocabulary.columns(TEXT))
-        ending = vocabulary.special("answer_end")
-        start, end = Document.given([vocabulary.special("answer_start")]), Document.given([ending])
-        if answer is None:
-            return join([start, Document.target([vocabulary.mask] * length, target), end])
-        ids = [*self.text.encode(self.text.defuse(answer)), ending]
-        if len(ids) > length:
-            raise RequestError(f"the answer takes {len(ids)} tokens, more than the {length} that are planned for it")
-        body = [Document.target(ids, target)]
-        if len(ids) < length:
-            padding = replace(target, kind="padding")
-            body.append(Document.target([vocabulary.pad] * (length - len(ids)), padding))
-        return join([start, *body, end])
-
-    def grid_of_answer(self, grid: Grid, ids: Tensor) -> Tensor:
-        """The codes [*shape] of an image answer, the inverse of `grid_answer`: ids int64 [n].
-
-        Raises:
-            DataError: a position holds no code.
-        """
-        # Two given tokens open the answer (<answer><IMAGE>) and two close it.
-        return self.layout(grid).to_codes(ids[2:-2])
+        return self.answer([Words(length=length, text=answer)])
 
     def read_text(self, ids: Tensor) -> str:
         """The words of a text answer: everything before its first `</answer>`."""
@@ -161,6 +199,29 @@ class Prompts:
             codebooks=grid.codebooks,
         )
 
+    def _words(self, words: str | Grid | None) -> str:
+        assert not isinstance(words, Grid)
+        return UNCONDITIONAL if words is None else self.text.defuse(words)
+
+    def _part(self, part: Grid | Words) -> Document:
+        return self._text(part) if isinstance(part, Words) else self._grid(part, target=True)
+
+    def _text(self, part: Words) -> Document:
+        vocabulary = self.vocabulary
+        target = Target(modality=TEXT, kind="text", columns=vocabulary.columns(TEXT))
+        if part.text is None:
+            return Document.target([vocabulary.mask] * part.length, target)
+        ids = [*self.text.encode(self.text.defuse(part.text)), vocabulary.special("answer_end")]
+        if len(ids) > part.length:
+            raise RequestError(
+                f"the answer takes {len(ids)} tokens, more than the {part.length} that are planned for it"
+            )
+        body = [Document.target(ids, target)]
+        if len(ids) < part.length:
+            padding = replace(target, kind="padding")
+            body.append(Document.target([vocabulary.pad] * (part.length - len(ids)), padding))
+        return join(body)
+
     def _grid(self, grid: Grid, *, target: bool) -> Document:
         entry, layout = self.vocabulary.modality(grid.modality), self.layout(grid)
         books = layout.books()
@@ -168,16 +229,19 @@ class Prompts:
         if grid.codes is None:
             ids = torch.where(is_code, self.vocabulary.mask, layout.end_of_line)
         else:
-            ids = layout.to_sequence(grid.codes)
-            if grid.keep is not None:
-                keep = grid.keep.flatten().cpu().repeat_interleave(grid.codebooks)
-                ids[is_code] = torch.where(keep, ids[is_code], self.vocabulary.mask)
+            codes = grid.codes.cpu()
+            ids = layout.to_sequence(torch.where(codes == -1, 0, codes))
+            ids[is_code] = torch.where(codes.flatten() == -1, self.vocabulary.mask, ids[is_code])
         body = Document.given(ids)
         if target:
             targets = tuple(
                 Target(modality=grid.modality, kind=grid.modality, columns=layout.columns(book))
                 for book in range(grid.codebooks)
             )
+            if grid.given is not None:
+                books[is_code] = books[is_code].masked_fill(
+                    grid.given.flatten().cpu().repeat_interleave(grid.codebooks), GIVEN
+                )
             body = Document(ids=ids, group=torch.where(is_code, books, GIVEN), targets=targets)
         return join([Document.given([entry.opening]), body, Document.given([entry.closing])])
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dimoo.data.world import Entity, Scene, render
 from dimoo.data.world.atlas import lexicon, sprite
+from dimoo.data.world.holdout import held_out_color, held_out_triple
 from dimoo.data.world.palette import PALETTE
 
 NUMBERS = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}
@@ -79,6 +80,39 @@ def check_caption(text: str, scene: Scene) -> set[str]:
     return spoken
 
 
+def check_question(question: str, answer: str, scene: Scene) -> None:
+    """Assert that the answer is right, and the only right one."""
+    entities, nouns = scene.entities, [e.noun for e in scene.entities]
+    if question in ("what is in the picture", "what is shown", "what can you see"):
+        assert {SINGULAR[answer]} == set(nouns)
+        assert (answer == nouns[0]) == (len(nouns) == 1)
+    elif question == "what colour is the background":
+        assert answer == background(scene)
+    elif question == "how many objects are there":
+        assert answer == ("one", "two", "three", "four")[len(entities) - 1]
+    elif many := re.fullmatch(r"how many (.+) are there", question):
+        assert answer == ("one", "two", "three", "four")[nouns.count(SINGULAR[many[1]]) - 1]
+    elif there := re.fullmatch(r"is there an? (.+)", question):
+        assert answer == ("yes" if there[1] in nouns else "no")
+    elif where := re.fullmatch(r"where is the (.+)", question):
+        (entity,) = (e for e in entities if e.noun == where[1])
+        assert in_place(entity, scene, answer)
+    elif side := re.fullmatch(rf"what is ({'|'.join(PLACES)})", question):
+        centers = [((e.x + e.size_px / 2) / scene.width, (e.y + e.size_px / 2) / scene.height) for e in entities]
+        inside = [
+            e.noun
+            for e, (x, y) in zip(entities, centers, strict=True)
+            if ("left" not in side[1] or x < 0.5) and ("right" not in side[1] or x > 0.5)
+            and ("top" not in side[1] or y < 0.5) and ("bottom" not in side[1] or y > 0.5)
+        ]  # fmt: skip
+        assert inside == [answer]
+    else:
+        found = re.fullmatch(rf"what is ({'|'.join(RELATIONS)}) the (.+)", question)
+        assert found is not None, question
+        (anchor,) = (e for e in entities if e.noun == found[2])
+        assert [e.noun for e in entities if e is not anchor and stands(e, found[1], anchor)] == [answer]
+
+
 @cache
 def background(scene: Scene) -> str:
     """The colours that show where all sprites are wholly transparent, in reading order of the two halves."""
@@ -114,3 +148,14 @@ def stands(a: Entity, words: str, b: Entity) -> bool:
     if "left" in words:
         return a.x + a.size_px <= b.x and dx > abs(dy)
     return a.y + a.size_px <= b.y and dy > abs(dx)
+
+
+def held_out(scene: Scene, share: float) -> bool:
+    """Whether a scene contains a combination that training must not see."""
+    colors = any(held_out_color(e.noun, color, share) for e in scene.entities for color in scene.background.colors)
+    return colors or any(
+        stands(a, words, b) and held_out_triple(a.noun, words, b.noun, share)
+        for a in scene.entities
+        for b in scene.entities
+        for words in ("left of", "above")  # the other two are mirrored statements
+    )

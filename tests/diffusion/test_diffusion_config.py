@@ -66,6 +66,11 @@ def probe_guidance(config):
     return [torch.tensor([hash(guidance.branches)]), guidance(logits)]
 
 
+def probe_ramp(config):
+    ramp = build.build_ramp(config)
+    return [torch.tensor([ramp(step / 7) for step in range(7)])]
+
+
 def probe_stopping(config):
     stopping = build.build_stopping(config, VOCABULARY.__getitem__)
     all_committed = Progress(
@@ -112,6 +117,11 @@ TABLE = [
         cfg.NoGuidanceConfig: ({}, {}),
         cfg.ClassifierFreeConfig: ({"scale": 1.0}, {"scale": 2.0}),
         cfg.MultiConditionConfig: ({"scales": {"a": 1.0}}, {"scales": {"a": 1.0, "b": 2.0}}),
+    }),
+    (cfg.RampConfig, probe_ramp, {
+        cfg.ConstantRampConfig: ({}, {}),
+        cfg.LinearRampConfig: ({}, {"start": 0.5, "stop": 2.0}),
+        cfg.CosineRampConfig: ({}, {"start": 0.5, "stop": 2.0}),
     }),
     (cfg.StoppingConfig, probe_stopping, {
         cfg.NoStopConfig: ({}, {}),

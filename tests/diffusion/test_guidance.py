@@ -1,11 +1,12 @@
 import math
+import statistics
 
 import pytest
 import torch
 
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
-from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance
+from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance, Renormalised
 
 LOGITS = torch.randn(3, 4, 5, generator=generator(0))
 
@@ -28,13 +29,46 @@ def test_zero_scales_need_no_branch():
     torch.testing.assert_close(half(LOGITS[[0, 2]]), c + 4.0 * (c - v))
 
 
-@pytest.mark.parametrize("guidance", [NoGuidance(), ClassifierFree(scale=1.0), MultiCondition(scales=(("a", 1.0),))])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        NoGuidance(),
+        ClassifierFree(scale=1.0),
+        MultiCondition(scales=(("a", 1.0),)),
+        Renormalised(guidance=ClassifierFree(scale=1.0), strength=0.5),
+    ],
+)
 def test_wrong_number_of_branches(guidance):
     with pytest.raises(ConfigError, match="3 branches, it wants"):
         guidance(LOGITS)
 
 
+def test_simple_guidance_is_the_same_at_every_step():
+    for guidance in (NoGuidance(), ClassifierFree(scale=1.0), MultiCondition(scales=(("a", 1.0),))):
+        assert [guidance.at(step, 3) for step in range(3)] == [guidance] * 3
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_renormalised_position_by_position(strength):
+    inner = ClassifierFree(scale=4.0)
+    found = Renormalised(guidance=inner, strength=strength)(LOGITS[:2])
+    for row, guided, condition in zip(found.tolist(), inner(LOGITS[:2]).tolist(), LOGITS[0].tolist(), strict=True):
+        ratio = statistics.pstdev(condition) / statistics.pstdev(guided)
+        assert row == pytest.approx([(1 - strength + strength * ratio) * value for value in guided], rel=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_logits_without_spread_are_not_renormalised(columns):
+    flat = torch.full((2, 4, columns), 3.0)
+    flat[1] = 1.0
+    inner = ClassifierFree(scale=2.0)
+    assert torch.equal(Renormalised(guidance=inner, strength=1.0)(flat), inner(flat))
+
+
 def test_bad_settings():
+    for strength in (-0.1, 1.1, math.nan):
+        with pytest.raises(ConfigError, match="must lie in"):
+            Renormalised(guidance=NoGuidance(), strength=strength)
     with pytest.raises(ConfigError, match="finite"):
         ClassifierFree(scale=math.inf)
     with pytest.raises(ConfigError, match="finite"):

@@ -163,6 +163,7 @@ def test_the_noise_dtype_changes_the_noise_and_what_was_retuned_for_it_alone() -
     }
     assert released["confidence"] == {"kind": "gumbel", "temperature": 1.0, "noise": "bfloat16"}
     assert (released["steps"], released["guidance"]) == (64, 4.0)
+    assert released["conditions"] == {"no_text": 2.5, "no_image": 4.0}
     assert differing(released, correct) == {"draw.noise", "draw.temperature", "draw.top_k", "confidence.noise"}
 
 

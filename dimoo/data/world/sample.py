@@ -89,12 +89,12 @@ def _draw_scene(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, o
     nouns = [words[below(rng, len(words))]] * objects if repeat else distinct(rng, words, objects)
     background = _draw_background(config, rng, canvas)
     entities = _place(config, rng, canvas, nouns)
-    if not _shows(background, entities, canvas):
+    if not shows(background, entities, canvas):
         background = Background(colors=background.colors[:1])
     return Scene(height=canvas[0], width=canvas[1], background=background, entities=entities)
 
 
-def _shows(background: Background, entities: Sequence[Entity], canvas: Canvas) -> bool:
+def shows(background: Background, entities: Sequence[Entity], canvas: Canvas) -> bool:
     """Whether objects leave an eighth of each part of the background free."""
     for _, rows, columns in background.areas(*canvas):
         free = (rows.stop - rows.start) * (columns.stop - columns.start) * 7 / 8
@@ -122,7 +122,7 @@ def _place(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, nouns:
     sizes = ["big" if fits and rng.random() < config.big_share else "small" for _ in nouns]
     placed: list[Entity] = []
     for _ in range(PLACINGS):
-        entity = _anywhere(config, rng, canvas, nouns[len(placed)], sizes[len(placed)])
+        entity = anywhere(config, rng, canvas, nouns[len(placed)], sizes[len(placed)])
         if not any(entity.overlaps(other) for other in placed):
             placed.append(entity)
         if len(placed) == len(nouns):
@@ -130,7 +130,8 @@ def _place(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, nouns:
     return _regular(config, rng, canvas, nouns, sizes)
 
 
-def _anywhere(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, noun: str, size: str) -> Entity:
+def anywhere(config: WorldConfig, rng: np.random.Generator, canvas: Canvas, noun: str, size: str) -> Entity:
+    """An object somewhere on the grid, wherever others are; its size must fit the canvas."""
     side = config.sizes[size]
     x, y = (below(rng, (length - side) // config.align + 1) * config.align for length in (canvas[1], canvas[0]))
     return Entity(noun=noun, size_name=size, size_px=side, x=x, y=y)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from dimoo.data.example import Example
 from dimoo.data.world.config import WorldConfig
+from dimoo.data.world.dice import pick
 from dimoo.data.world.language import caption
 from dimoo.data.world.questions import questions
 from dimoo.data.world.render import render
 from dimoo.data.world.sample import Split, sample_scene
 from dimoo.data.world.scene import Scene
+from dimoo.data.world.tasks import WorldTask, task_case
+
+TASK_STREAM = 7
+"""Names the draws of what kind of example each is."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class WorldSource:
     config: WorldConfig
     seed: int = 0
     split: Split = "train"
+    tasks: Mapping[WorldTask | Literal["picture"], float] = field(default_factory=lambda: {"picture": 1.0})
+    """How often an example is one of each task, relative; "picture" is one with its caption and questions."""
 
     @property
     def size(self) -> int | None:
@@ -37,11 +46,15 @@ class WorldSource:
         return self._draw(index)[0]
 
     def example(self, index: int) -> Example:
-        """Picture, caption and questions number `index` of this seed.
+        """Example number `index` of this seed: a picture with its caption and questions, or a task.
 
         Raises:
             IndexError: the index is negative.
         """
+        task = self._task(index)
+        if task != "picture":
+            rng = np.random.default_rng([self.seed, index])
+            return Example(tasks=(task_case(self.config, rng, task, self.split).example,))
         scene, rng = self._draw(index)
         pairs = questions(scene, rng, nouns=self.config.words)
         return Example(
@@ -49,6 +62,13 @@ class WorldSource:
             caption=caption(scene, rng),
             qa=tuple((qa.question, qa.answer) for qa in pairs),
         )
+
+    def _task(self, index: int) -> WorldTask | Literal["picture"]:
+        """Drawn from a stream of its own, so that pictures do not depend on what else there is."""
+        if len(self.tasks) == 1:
+            return next(iter(self.tasks))
+        rng = np.random.default_rng([self.seed, max(0, index), TASK_STREAM])
+        return list(self.tasks)[pick(rng, list(self.tasks.values()))]
 
     def _draw(self, index: int) -> tuple[Scene, np.random.Generator]:
         if index < 0:

@@ -145,6 +145,11 @@ class AmusedAutoencoder(nn.Module):
         return self.factor
 
     @property
+    def encoding(self) -> tuple[nn.Module, ...]:
+        """The parts that make latents."""
+        return self.encoder, self.to_latent
+
+    @property
     def last_weight(self) -> Tensor:
         """The weight of the layer that writes pixels."""
         return self.decoder.head.weight

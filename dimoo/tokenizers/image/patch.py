@@ -90,6 +90,11 @@ class PatchAutoencoder(nn.Module):
         return self.patch
 
     @property
+    def encoding(self) -> tuple[nn.Module, ...]:
+        """The parts that make latents."""
+        return self.analysis, self.encoder
+
+    @property
     def last_weight(self) -> Tensor:
         """The weight of the layer that writes pixels."""
         last = self.decoder[-1]

@@ -23,7 +23,8 @@ class VectorQuantizer(nn.Module):
       n_k <- d n_k + (1-d) count_k,  m_k <- d m_k + (1-d) sum_k,  e_k = m_k / n_k;
     - `ema_decay=None`: by gradient, through the loss "codebook" = mean |sg(z) - e|^2.
 
-    With `revive_after`, a code that no latent of the last so many updates chose is re-drawn from the batch.
+    With `revive_after`, a code that no latent of the last so many updates chose is re-drawn from the batch. The first
+    `fixed` codes never change, so that a tokenizer can be extended while what its codes mean stays.
 
     Sources: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1 for the averages; revival as in
     Dhariwal et al. 2020 (arXiv 2005.00341).
@@ -34,12 +35,20 @@ class VectorQuantizer(nn.Module):
     idle: Tensor
 
     def __init__(
-        self, *, size: int, dim: int, commitment: float, ema_decay: float | None, revive_after: int | None
+        self,
+        *,
+        size: int,
+        dim: int,
+        commitment: float,
+        ema_decay: float | None,
+        revive_after: int | None,
+        fixed: int = 0,
     ) -> None:
         super().__init__()
         self.commitment = commitment
         self.ema_decay = ema_decay
         self.revive_after = revive_after
+        self.fixed = fixed
         self.codebook = nn.Parameter(torch.empty(size, dim), requires_grad=ema_decay is None)
         if ema_decay is not None:
             self.register_buffer("mass", torch.empty(size))
@@ -90,19 +99,24 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Draw the codebook from U(-1/K, 1/K) and forget the statistics."""
+        """Draw the codes that are not fixed from U(-1/K, 1/K) and forget the statistics."""
         bound = 1 / self.codebook_size
-        self.codebook.uniform_(-bound, bound, generator=generator)
+        self.codebook[self.fixed :].uniform_(-bound, bound, generator=generator)
         self.restart_statistics()
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Set the codebook to the k-means centres of the distinct latents in a sample [B, C, h, w].
+        """Set the codes that are not fixed to the k-means centres of the distinct latents in a sample [B, C, h, w].
 
-        Distinct, since plain background repeats so often that it would take most of the codes.
+        Distinct, since plain background repeats so often that it would take most of the codes. Of a codebook that is
+        extended, the half of them that the fixed codes serve worst counts, so that the others keep their codes.
         """
         distinct = torch.unique(to_rows(latents), dim=0)
-        self.codebook.copy_(k_means(distinct, self.codebook_size, generator))
+        if self.fixed:
+            known = self.codebook[: self.fixed]
+            error = (distinct - known[nearest_codes(distinct, known)]).square().sum(dim=1)
+            distinct = distinct[error > error.median()]
+        self.codebook[self.fixed :] = k_means(distinct, self.codebook_size - self.fixed, generator)
         self.restart_statistics()
 
     @torch.no_grad()
@@ -115,13 +129,14 @@ class VectorQuantizer(nn.Module):
             self.sums.lerp_(sums.to(self.sums.dtype), 1 - self.ema_decay)
             # A code that has not been chosen for long has no average left to follow: it stays where it is.
             alive = (self.mass > _NO_MASS)[:, None]
+            alive[: self.fixed] = False
             means = self.sums / self.mass.clamp(min=_NO_MASS)[:, None]
             self.codebook.copy_(torch.where(alive, means, self.codebook))
         return 0 if self.revive_after is None else self._revive(vectors, counts, self.revive_after, generator)
 
     def _revive(self, vectors: Tensor, counts: Tensor, after: int, generator: torch.Generator) -> int:
         self.idle.add_(1).masked_fill_(counts > 0, 0)
-        dead = (self.idle >= after).nonzero()[:, 0]
+        dead = (self.idle[self.fixed :] >= after).nonzero()[:, 0] + self.fixed
         if len(dead) == 0:
             return 0
         fresh = random_rows(vectors, len(dead), generator).to(self.codebook.dtype)

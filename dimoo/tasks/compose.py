@@ -1,0 +1,100 @@
+"""A message and the parts of its answer -> a job: what every task comes down to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from dimoo.core.errors import RequestError
+from dimoo.diffusion.canvas import Plan
+from dimoo.presets.config import ImageSettings, TextSettings
+from dimoo.tasks.inputs import whole, words
+from dimoo.tasks.job import Job, Kit
+from dimoo.tasks.plans import image_plan, text_plan
+from dimoo.tasks.problems import problem
+from dimoo.tokenizers.prompts import Grid, Said, Words
+from dimoo.tokenizers.vocabulary import TEXT
+
+Part = Image | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to sample each modality: settings, or ready plans."""
+
+    image: ImageSettings | Plan
+    text: TextSettings | Plan
+
+
+def compose(
+    kit: Kit,
+    family: str,
+    said: Said,
+    answer: Sequence[Grid | Words],
+    *,
+    settings: Settings,
+    seed: Any,
+    negative: Any = None,
+) -> Job[list[Part]]:
+    """The job of a message; its result is the parts of the answer, pictures and words, in order.
+
+    Args:
+        kit: the model's tokenizers.
+        family: the task family.
+        said: the user's words and pictures.
+        answer: what is to be made; all parts are denoised together.
+        settings: how.
+        seed: names the draws.
+        negative: what guidance leads away from, in place of nothing.
+
+    Raises:
+        RequestError: the answer is empty, the model was not taught the family, a text is too long, guidance is asked
+            for a condition that is not given, a negative prompt where no guidance would use it, or a value is of a
+            wrong type.
+    """
+    prompts, vocabulary = kit.prompts, kit.prompts.vocabulary
+    if not answer:
+        raise RequestError("nothing is asked for; say what the answer is, as (PictureAnswer(),)")
+    if family not in prompts.template.systems:
+        known = ", ".join(prompts.template.systems) or "none"
+        raise RequestError(f"this model was not taught the task family {family!r}; it knows {known}")
+    against = None if negative is None else words(negative, "negative prompt")
+    if against is not None and not any(isinstance(part, Grid) for part in answer):
+        raise RequestError("a negative prompt guides pictures, but the answer has none; leave it out")
+    made = problem(prompts, family, said, answer, negative=against)
+    plans = {part.modality: image_plan(settings.image, made.branches) for part in answer if isinstance(part, Grid)}
+    lengths = [part.length for part in answer if isinstance(part, Words)]
+    if lengths:
+        stops = [vocabulary.special("answer_end")]
+        plans[TEXT] = text_plan(settings.text, tokens=max(lengths), stops=stops)
+    if against is not None and all(plan.guidance.branches == ("condition",) for plan in plans.values()):
+        raise RequestError("a negative prompt does nothing without guidance; raise the guidance or leave it out")
+
+    def read(ids: Tensor, unknown: int | None = None) -> list[Part]:
+        found = prompts.parts_of(answer, ids, unknown=unknown)
+        return [part if isinstance(part, str) else kit.decode(part) for part in found]
+
+    return Job(
+        problem=made,
+        plans=plans,
+        seed=whole(seed, "seed"),
+        read=read,
+        preview=lambda ids: read(ids, vocabulary.mask),
+    )
+
+
+def only(job: Job[list[Part]]) -> Job[Any]:
+    """A job of an answer of one part, whose result is that part."""
+    return job.then(lambda parts: parts[0])
+
+
+def masked(grid: Grid, remade: Tensor) -> Grid:
+    """A known grid with the codes at `remade`, bool [*shape], to be made."""
+    assert grid.codes is not None
+    where = remade if grid.codebooks == 1 else remade[..., None]
+    return replace(grid, codes=torch.where(where, -1, grid.codes))
