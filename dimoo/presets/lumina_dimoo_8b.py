@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dimoo.core.errors import RequestError
 from dimoo.diffusion.config import (
     CategoricalConfig,
     GreedyConfig,
@@ -22,6 +21,7 @@ from dimoo.diffusion.config import (
 )
 from dimoo.presets import families, llada_8b
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.vocabulary import Modality, Vocabulary
 
@@ -97,6 +97,23 @@ DENSE_MAPS: Mapping[str, str] = {
 }
 """The maps of dense prediction, by a short name, as the released prompts call them."""
 
+TASKS: Mapping[str, TaskText] = {
+    **STANDARD,
+    "style": STANDARD["style"].model_copy(update={"text": STYLE_TEXT}),
+    "restyle": STANDARD["restyle"].model_copy(update={"family": families.EDITING}),
+    "control": STANDARD["control"].model_copy(
+        update={"text": "{words}", "options": {kind: kind for kind in ("canny", "depth", "hed", "pose")}}
+    ),
+    "predict": STANDARD["predict"].model_copy(
+        update={"text": "Generate a {option} according to the image.", "options": dict(DENSE_MAPS)}
+    ),
+    "view": STANDARD["view"].model_copy(
+        update={"text": "Generate the {option} view based on the provided front view."}
+    ),
+}
+"""What the released model can be asked, word for word where the release fixes the words. A map that controls a picture
+stands for itself: the prompt does not say its kind. That a style which is named counts as editing is our reading."""
+
 IMAGE_SIZE = (1024, 1024)
 """(height, width) in pixels where a request names none: 64 x 64 codes."""
 GENERATION_TARGET = 1024
@@ -114,22 +131,6 @@ CAPTION_TOKENS = ANSWER_TOKENS
 
 RETUNED_TEMPERATURE, RETUNED_TOP_K = 0.9, 96
 """Of the draw of codes with correct noise; `image_settings` says why."""
-
-
-def dense_text(kind: str) -> str:
-    """What the user says in dense prediction of a map, a key of `DENSE_MAPS`.
-
-    Raises:
-        RequestError: the model makes no such map.
-    """
-    if kind not in DENSE_MAPS:
-        raise RequestError(f"no dense prediction of {kind!r}; choose from {', '.join(DENSE_MAPS)}")
-    return f"Generate a {DENSE_MAPS[kind]} according to the image."
-
-
-def multi_view_text(view: str) -> str:
-    """What the user says to see the object of a frontal picture from another side, as "left"."""
-    return f"Generate the {view} view based on the provided front view."
 
 
 def image_settings(noise_dtype: NoiseDtype = "float32") -> ImageSettings:
@@ -198,6 +199,7 @@ def lumina_dimoo_8b(noise_dtype: NoiseDtype = "float32") -> ModelConfig:
         backbone=BACKBONE,
         vocabulary=VOCABULARY,
         template=TEMPLATE,
+        tasks=dict(TASKS),
         image=image_settings(noise_dtype),
         text=text_settings(),
         image_size=IMAGE_SIZE,

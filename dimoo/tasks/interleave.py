@@ -34,7 +34,8 @@ def interleave(kit: Kit, request: InterleavedRequest, settings: Settings) -> Job
     started = [part for part in request.parts if isinstance(part, Masked)]
     if len(started) > 1:
         raise RequestError(f"{len(started)} pictures are masked; an answer can start from one")
-    shown = iter(kit.fitted([as_rgb(part) for part in request.parts if isinstance(part, Image.Image)]))
+    asked = all(isinstance(part, TextAnswer) for part in request.answer)
+    shown = iter(kit.fitted([as_rgb(part) for part in request.parts if isinstance(part, Image.Image)], asked=asked))
     said: list[str | Grid | None] = []
     for part in request.parts:
         if isinstance(part, Image.Image):

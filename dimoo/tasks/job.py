@@ -47,7 +47,7 @@ class Kit:
     tasks: Mapping[str, TaskText]
     """What the model can be asked, and how it is said."""
     input_targets: tuple[int, int] | None = None
-    """Bucket targets of pictures that are asked about: (one, several); None: they are taken as they are."""
+    """Bucket targets of pictures that are given: (one that is asked about, all others); None: taken as they are."""
 
     @property
     def pictures(self) -> Tokenizer:
@@ -74,12 +74,15 @@ class Kit:
             raise RequestError(f"an answer of {count} tokens cannot hold anything; plan at least 1")
         return count
 
-    def fitted(self, images: Sequence[Image]) -> list[Image]:
-        """Pictures as the model was taught to look at them: cropped to its buckets, or as they are if it has none."""
+    def fitted(self, images: Sequence[Image], *, asked: bool) -> list[Image]:
+        """Pictures as the model was taught to look at them: cropped to its buckets, or as they are if it has none.
+
+        A single picture that is asked about is looked at more closely than several, or one to make another from.
+        """
         if self.input_targets is None:
             return list(images)
         one, several = self.input_targets
-        sizes = buckets(one if len(images) == 1 else several)
+        sizes = buckets(one if asked and len(images) == 1 else several)
         return [cover_crop(image, bucket_for((image.height, image.width), sizes)) for image in images]
 
     def encode(self, image: Image) -> Tensor:

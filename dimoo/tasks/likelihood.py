@@ -113,7 +113,7 @@ def known_problem(
     if len(ids) > planned:
         raise RequestError(f"the answer takes {len(ids)} tokens, more than the {planned} that are planned for it")
     if talk is None:
-        grids = [kit.grid(image) for image in kit.fitted([as_rgb(image) for image in seen])]
+        grids = [kit.grid(image) for image in kit.fitted([as_rgb(image) for image in seen], asked=True)]
         return _written(understanding(prompts, asked, grids, None, length=planned), ids)
     if not asked:  # a text that answers nobody, as language models are compared on
         return _written(Problem(branches={CONDITION: Document.given([])}, answer=talk.answer(planned)), ids)

@@ -25,7 +25,7 @@ def run_entry(kit: Kit, request: TaskRequest, settings: Settings) -> Job[Any]:
         RequestError: the table has no such task, what the request brings is not what it takes, or `compose` refuses.
     """
     entry = entry_of(kit.tasks, words(request.task, "task"))
-    images = kit.fitted([as_rgb(image) for image in pictures(request.images)])
+    images = kit.fitted([as_rgb(image) for image in pictures(request.images)], asked=entry.answer == "text")
     said = say(
         kit.tasks,
         request.task,

@@ -18,6 +18,7 @@ from dimoo.diffusion.schedules import Cosine
 from dimoo.presets import families, llada_8b, lumina_dimoo_8b
 from dimoo.presets.config import ModelConfig
 from dimoo.tasks.plans import image_plan, text_plan
+from dimoo.tasks.speech import say
 from dimoo.tokenizers.image.resize import bucket_for, buckets
 from dimoo.tokenizers.text import SPECIAL_TOKENS
 
@@ -129,17 +130,29 @@ def test_every_family_has_its_released_system_prompt() -> None:
     ],
 )
 def test_the_words_of_dense_prediction(kind: str, words: str) -> None:
-    assert lumina_dimoo_8b.dense_text(kind) == words
+    assert say(lumina_dimoo_8b.TASKS, "predict", option=kind, images=["picture"]) == [words, "picture"]
 
 
 def test_an_unknown_map_is_named_with_those_there_are() -> None:
     with pytest.raises(RequestError, match=r"'flow'.*canny, hed, normal, mask, depth, pose"):
-        lumina_dimoo_8b.dense_text("flow")
+        say(lumina_dimoo_8b.TASKS, "predict", option="flow", images=["picture"])
 
 
 def test_the_words_of_multi_view_and_style() -> None:
-    assert lumina_dimoo_8b.multi_view_text("left") == "Generate the left view based on the provided front view."
-    assert lumina_dimoo_8b.STYLE_TEXT == "Transform the current image into the style of the provided image."
+    view = say(lumina_dimoo_8b.TASKS, "view", option="left", images=["front"])
+    assert view == ["Generate the left view based on the provided front view.", "front"]
+    style = say(lumina_dimoo_8b.TASKS, "style", images=["content", "reference"])
+    assert style == ["Transform the current image into the style of the provided image.", "content", "reference"]
+
+
+def test_a_control_map_comes_without_a_word_about_its_kind() -> None:
+    assert say(lumina_dimoo_8b.TASKS, "control", words="a cat", option="hed", images=["map"]) == ["a cat", "map"]
+    with pytest.raises(RequestError, match="'flow'"):
+        say(lumina_dimoo_8b.TASKS, "control", words="a cat", option="flow", images=["map"])
+
+
+def test_every_task_has_a_system_prompt() -> None:
+    assert {entry.family for entry in lumina_dimoo_8b.TASKS.values()} <= set(lumina_dimoo_8b.SYSTEMS)
 
 
 def test_the_size_buckets_at_the_targets() -> None:

@@ -90,13 +90,17 @@ def test_generate_two_sizes_at_once(lumina: Dimoo) -> None:
 def test_pictures_of_any_size_are_cropped_to_the_released_buckets(folder: Path) -> None:
     """One picture to about 1024^2 pixels, several to about 512^2 each; what is cut off does not count."""
     kit = dimoo.load(folder).kit
-    assert [made.size for made in kit.fitted([picture(50, 70)])] == [(1184, 832)]
-    assert [made.size for made in kit.fitted([picture(50, 70), picture(33, 33)])] == [(576, 416), (512, 512)]
+    assert [made.size for made in kit.fitted([picture(50, 70)], asked=True)] == [(1184, 832)]
+    assert [made.size for made in kit.fitted([picture(50, 70)], asked=False)] == [(576, 416)]
+    assert [made.size for made in kit.fitted([picture(50, 70), picture(33, 33)], asked=True)] == [
+        (576, 416),
+        (512, 512),
+    ]
 
 
 def test_a_picture_off_the_grid_can_be_asked_about(lumina: Dimoo) -> None:
     square, wide = looking_at(lumina, (32, 32)), picture(64, 100)
-    (middle,) = square.kit.fitted([wide])
+    (middle,) = square.kit.fitted([wide], asked=True)
     assert middle.size == (32, 32)
     heard = [square.ask(shown, "what is it?", tokens=6, settings=WORDS) for shown in (wide, middle)]
     assert heard[0] == heard[1]
