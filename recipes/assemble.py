@@ -17,6 +17,7 @@ from dimoo.core.rng import generator
 from dimoo.data.build import build_source
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
+from dimoo.data.example import Source
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
@@ -36,7 +37,11 @@ from dimoo.weights.layout import TEXT, with_fingerprints
 from dimoo.weights.ours import IMAGE
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
 from recipes.diffusion import DiffusionModule
+from recipes.growth import place_stand_ins, stand_ins
 from recipes.tokenizer import TokenizerModule
+
+PAIRED = 16_384
+"""Examples in which a warm start with fewer codes looks for what the added ones stand for."""
 
 
 def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
@@ -79,11 +84,12 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
     vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
     schedule = parts.build_schedule(recipe.schedule)
+    source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size)
     return DiffusionModule(
         recipe,
-        backbone=_backbone(recipe, vocabulary, image),
+        backbone=_backbone(recipe, vocabulary, image, source),
         builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks),
-        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
+        source=source,
         objective=MaskedObjective(
             vocabulary=vocabulary,
             schedule=schedule,
@@ -167,7 +173,7 @@ def _tokenizer(recipe: TokenizerRecipe) -> ImageTokenizer:
     return tokenizer
 
 
-def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer) -> Backbone:
+def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer, source: Source) -> Backbone:
     backbone = build_backbone(recipe.backbone)
     if recipe.warm_start is None:
         seed = recipe.run.seed
@@ -183,7 +189,11 @@ def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageToken
         return backbone
     small = build_backbone(recipe.backbone.model_copy(update={"vocab_size": before}))
     checkpoint.filling(small).into(small)
-    return grow_codes(small, _code_vectors(image), vocabulary.columns(image.modality)[0])
+    start, stop = vocabulary.columns(image.modality)
+    grown = grow_codes(small, _code_vectors(image), start)
+    found = stand_ins(source, image, known=before - start, examples=PAIRED)
+    place_stand_ins(grown, start, found, generator(recipe.run.seed, "train", "stand-ins"))
+    return grown
 
 
 def _code_vectors(image: ImageTokenizer) -> Tensor:

@@ -103,8 +103,8 @@ class DiffusionRecipe(_Recipe):
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
     """A checkpoint whose weights are taken over: a folder in our layout or the released one, or `owner/name` on the
-    Hugging Face hub. It has the same shape, or fewer codes: those that the image tokenizer was extended by start anew,
-    each as the old code whose vector lies nearest."""
+    Hugging Face hub. It has the same shape, or fewer codes: those that the image tokenizer was extended by start as
+    the old codes whose vectors lie nearest, and in the head as those that they stand for in pairs of pictures."""
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:

@@ -69,7 +69,18 @@ ALL_TASKS: dict[WorldTask | Literal["picture"], float] = {
     "chat": 0.03,
     "illustrate": 0.02,
 }
-"""How often `mini` meets each task."""
+"""How often `mini` meets each task at first."""
+MORE_TASKS = ALL_TASKS | {
+    "picture": 0.24,
+    "inpaint": 0.05,
+    "edit": 0.17,
+    "subject": 0.09,
+    "style": 0.06,
+    "restyle": 0.07,
+    "predict": 0.08,
+    "view": 0.05,
+}
+"""How often later: once it copies what an edit leaves alone, what a style or a map makes of each patch takes longest."""
 SYSTEMS = {
     families.TEXT_TO_IMAGE: "draw",
     families.UNDERSTANDING: "answer",
@@ -101,14 +112,14 @@ TASKS: dict[str, TaskText] = {
 """What `mini` can be asked, and how it is said to it."""
 
 
-def pair_world() -> WorldConfig:
-    """The scenes of tasks with several pictures: more of them small, where they are learnt at a third of the cost."""
+def pair_world(weights: tuple[float, ...] = (0.2, 0.2, 0.03, 0.03, 0.54)) -> WorldConfig:
+    """The scenes of tasks with several pictures: most of them small, where a picture holds little but objects.
+
+    Args:
+        weights: how often each of `mini_world`'s canvases is drawn.
+    """
     return mini_world().model_copy(
-        update={
-            "canvases": ((64, 64), (48, 48), (48, 64), (64, 48), (32, 32)),
-            "canvas_weights": (0.35, 0.3, 0.05, 0.05, 0.25),
-            "object_counts": (0.6, 0.3, 0.07, 0.03),
-        }
+        update={"canvas_weights": weights, "object_counts": (0.6, 0.3, 0.07, 0.03)},
     )
 
 
@@ -179,7 +190,7 @@ def world_all_tokenizer() -> TokenizerRecipe:
     shown: dict[WorldTask | Literal["picture"], float] = {
         task: weight for task, weight in ALL_TASKS.items() if task != "chat"
     }
-    phases = (Phase(share=1.0, world=pair_world(), tasks=shown),)
+    phases = (Phase(share=1.0, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=shown),)
     return base.model_copy(
         update={
             "run": RunConfig(name="world_all_tokenizer", steps=500, batch_size=24, sample_every=100),
@@ -202,9 +213,14 @@ def world_all() -> DiffusionRecipe:
     base = world_base()
     return base.model_copy(
         update={
-            "run": RunConfig(name="world_all", steps=7_000, batch_size=16, sample_every=1000, save_every=250),
+            "run": RunConfig(name="world_all", steps=8_000, batch_size=16, sample_every=1000, save_every=250),
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
-            "source": WorldSourceConfig(phases=(Phase(share=1.0, world=pair_world(), tasks=ALL_TASKS),)),
+            "source": WorldSourceConfig(
+                phases=(
+                    Phase(share=0.1375, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=ALL_TASKS),
+                    Phase(share=0.8625, world=pair_world(), tasks=MORE_TASKS),
+                )
+            ),
             "image_tokenizer": "runs/world_all_tokenizer/export",
             "template": PromptTemplate(systems=SYSTEMS, max_prompt_tokens=256),
             "tasks": TASKS,
