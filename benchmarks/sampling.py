@@ -15,6 +15,7 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.requests import GenerateRequest
 from dimoo.diffusion.canvas import Plan
 from dimoo.tasks.assemble import load
+from dimoo.tasks.compose import Settings
 from dimoo.tasks.generate import generate
 from dimoo.tasks.job import Job
 from dimoo.tasks.model import Dimoo
@@ -95,7 +96,7 @@ def measure(model: Dimoo, batch: int, *, repeats: int) -> dict[str, Any]:
 def _job(model: Dimoo, seed: int, clock: Clock) -> Job[Any]:
     height, width = model.config.image_size
     request = GenerateRequest(prompt=PROMPT, height=height, width=width, seed=seed)
-    job = generate(model.kit, request, model.config.image)
+    job = generate(model.kit, request, Settings(image=model.config.image, text=model.config.text))
     return replace(job, plans={name: _timed(plan, clock) for name, plan in job.plans.items()})
 
 

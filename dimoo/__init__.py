@@ -46,13 +46,19 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.diffusion.sampler import Denoiser, State
     from dimoo.diffusion.schedules import Schedule
     from dimoo.diffusion.stopping import Stopping
+    from dimoo.diffusion.trajectory import Trajectory
     from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
     from dimoo.presets.tasks import TaskText
     from dimoo.tasks.assemble import load, load_backbone
+    from dimoo.tasks.choose import Choice
     from dimoo.tasks.grow import grow
     from dimoo.tasks.job import Job
     from dimoo.tasks.likelihood import Likelihood
     from dimoo.tasks.model import Dimoo
+    from dimoo.tasks.picture_files import read_record, save_picture
+    from dimoo.tasks.provenance import record_of
+    from dimoo.tasks.records import Record, request_of
+    from dimoo.tasks.retouching import Retouching
     from dimoo.tokenizers.base import Tokenizer
     from dimoo.tokenizers.text import TextTokenizer
     from dimoo.tokenizers.vocabulary import Vocabulary
@@ -64,6 +70,7 @@ _HOMES = {
     "Box": "dimoo.core.requests",
     "ChatRequest": "dimoo.core.requests",
     "CheckpointError": "dimoo.core.errors",
+    "Choice": "dimoo.tasks.choose",
     "Confidence": "dimoo.diffusion.confidence",
     "ConfigError": "dimoo.core.errors",
     "DataError": "dimoo.core.errors",
@@ -87,9 +94,11 @@ _HOMES = {
     "PictureAnswer": "dimoo.core.requests",
     "Plan": "dimoo.diffusion.canvas",
     "Polygon": "dimoo.core.requests",
+    "Record": "dimoo.tasks.records",
     "Request": "dimoo.core.requests",
     "RequestError": "dimoo.core.errors",
     "RetouchRequest": "dimoo.core.requests",
+    "Retouching": "dimoo.tasks.retouching",
     "Schedule": "dimoo.diffusion.schedules",
     "State": "dimoo.diffusion.sampler",
     "Stopping": "dimoo.diffusion.stopping",
@@ -100,11 +109,16 @@ _HOMES = {
     "TextTokenizer": "dimoo.tokenizers.text",
     "Tokenizer": "dimoo.tokenizers.base",
     "TrainingError": "dimoo.core.errors",
+    "Trajectory": "dimoo.diffusion.trajectory",
     "Vocabulary": "dimoo.tokenizers.vocabulary",
     "grow": "dimoo.tasks.grow",
     "load": "dimoo.tasks.assemble",
     "load_backbone": "dimoo.tasks.assemble",
     "load_image_tokenizer": "dimoo.weights.image",
+    "read_record": "dimoo.tasks.picture_files",
+    "record_of": "dimoo.tasks.provenance",
+    "request_of": "dimoo.tasks.records",
+    "save_picture": "dimoo.tasks.picture_files",
 }
 
 __all__ = [
@@ -113,6 +127,7 @@ __all__ = [
     "Box",
     "ChatRequest",
     "CheckpointError",
+    "Choice",
     "Confidence",
     "ConfigError",
     "DataError",
@@ -136,9 +151,11 @@ __all__ = [
     "PictureAnswer",
     "Plan",
     "Polygon",
+    "Record",
     "Request",
     "RequestError",
     "RetouchRequest",
+    "Retouching",
     "Schedule",
     "State",
     "Stopping",
@@ -149,12 +166,17 @@ __all__ = [
     "TextTokenizer",
     "Tokenizer",
     "TrainingError",
+    "Trajectory",
     "Vocabulary",
     "__version__",
     "grow",
     "load",
     "load_backbone",
     "load_image_tokenizer",
+    "read_record",
+    "record_of",
+    "request_of",
+    "save_picture",
 ]
 
 

@@ -75,7 +75,7 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
     """Everything that a diffusion run needs; weights are fresh, or those of `warm_start`.
 
     Raises:
-        ConfigError: the vocabulary of the tokenizers does not fit the backbone.
+        ConfigError: the vocabulary of the tokenizers does not fit the backbone, or not that of the warm start.
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
@@ -187,9 +187,15 @@ def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageToken
     if before == recipe.backbone.vocab_size:
         checkpoint.filling(backbone).into(backbone)
         return backbone
+    known = checkpoint.parts().config.vocabulary.text_size
+    if known != vocabulary.text_size:
+        raise ConfigError(
+            f"{recipe.warm_start!r} has {known} text ids, but backbone.vocab_size {recipe.backbone.vocab_size} leaves"
+            f" {vocabulary.text_size} below the image codes; set it to {known + vocabulary.size - vocabulary.text_size}"
+        )
     small = build_backbone(recipe.backbone.model_copy(update={"vocab_size": before}))
     checkpoint.filling(small).into(small)
-    start, stop = vocabulary.columns(image.modality)
+    start, _ = vocabulary.columns(image.modality)
     grown = grow_codes(small, _code_vectors(image), start)
     found = stand_ins(source, image, known=before - start, examples=PAIRED)
     place_stand_ins(grown, start, found, generator(recipe.run.seed, "train", "stand-ins"))

@@ -59,7 +59,7 @@ class _Recipe(StrictConfig):
 
 
 class TokenizerRecipe(_Recipe):
-    """Train an image tokenizer from scratch."""
+    """Train an image tokenizer, from scratch or with more codes than one that there is."""
 
     kind: Literal["tokenizer"] = "tokenizer"
     tokenizer: ImageTokenizerConfig

@@ -80,7 +80,19 @@ MORE_TASKS = ALL_TASKS | {
     "predict": 0.08,
     "view": 0.05,
 }
-"""How often later: once it copies what an edit leaves alone, what a style or a map makes of each patch takes longest."""
+"""How often once it copies what an edit keeps."""
+MAP_TASKS = ALL_TASKS | {
+    "picture": 0.15,
+    "inpaint": 0.04,
+    "edit": 0.15,
+    "style": 0.09,
+    "restyle": 0.12,
+    "control": 0.07,
+    "predict": 0.15,
+    "view": 0.06,
+    "compare": 0.04,
+}
+"""How often in between: what a style or a map makes of each patch takes longest to learn."""
 SYSTEMS = {
     families.TEXT_TO_IMAGE: "draw",
     families.UNDERSTANDING: "answer",
@@ -218,7 +230,9 @@ def world_all() -> DiffusionRecipe:
             "source": WorldSourceConfig(
                 phases=(
                     Phase(share=0.1375, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=ALL_TASKS),
-                    Phase(share=0.8625, world=pair_world(), tasks=MORE_TASKS),
+                    Phase(share=0.2875, world=pair_world(), tasks=MORE_TASKS),
+                    Phase(share=0.325, world=pair_world(), tasks=MAP_TASKS),
+                    Phase(share=0.25, world=pair_world(), tasks=MORE_TASKS),
                 )
             ),
             "image_tokenizer": "runs/world_all_tokenizer/export",

@@ -15,3 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "parity" / "golden" / "lumina_tiny",
         help="folder with cases.json that the parity tests read (default: the copy in the project)",
     )
+    parser.addoption(
+        "--model",
+        metavar="FOLDER",
+        default="mini",
+        help="checkpoint that the tests of every task ask (default: the bundled one)",
+    )

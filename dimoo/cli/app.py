@@ -7,14 +7,14 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from dimoo.cli import chat, checkpoints, info, judge, pictures, train
+from dimoo.cli import checkpoints, info, judge, maps, pictures, regions, rerun, train, words
+from dimoo.cli.help import GroupedCommand, GroupedCommands, expanded
 from dimoo.core.errors import DimooError
 from dimoo.version import __version__
 
 
-class _Commands(TyperGroup):
+class _Commands(GroupedCommands):
     """Ends a command on an error of ours with its message on stderr and exit status 1, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -59,20 +59,29 @@ def options(
     )
 
 
-for command in (
-    pictures.generate,
-    pictures.inpaint,
-    pictures.ask,
-    pictures.caption,
-    chat.chat,
-    judge.demo,
-    judge.evaluate,
-    info.info,
-    checkpoints.convert,
-    checkpoints.verify,
-):
-    app.command()(command)
-app.command(name="train")(train.train)
+COMMANDS = {
+    "Make pictures": (
+        pictures.generate,
+        pictures.edit,
+        regions.inpaint,
+        regions.retouch,
+        regions.outpaint,
+        pictures.subject,
+        pictures.style,
+        pictures.view,
+        maps.control,
+        pictures.illustrate,
+        rerun.rerun,
+    ),
+    "Understand": (words.ask, words.caption, words.chat, maps.predict, maps.map),
+    "Models": (info.info, judge.demo, judge.evaluate, checkpoints.convert, checkpoints.verify),
+    "Train": (train.train,),
+}
+"""Every command, under the title of its group."""
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(cls=GroupedCommand, rich_help_panel=panel)(expanded(command))
 
 
 def main() -> None:

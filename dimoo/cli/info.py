@@ -25,10 +25,11 @@ def info(
     model: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is, without loading it; one on the hub is downloaded first.
+    """Show what a checkpoint is, without loading it.
 
-    Architecture, vocabulary, tokenizers with fingerprints, sampling defaults, prompts, files, and the memory that each
-    task needs in the stored dtype; or an image tokenizer that lies alone in its folder.
+    One on the hub is downloaded first. Architecture, vocabulary, tokenizers with fingerprints, sampling defaults,
+    prompts, files, and the memory that each task needs in the stored dtype; or an image tokenizer that lies alone in
+    its folder.
 
     JSON keys: name, folder, layout, backbone (parameters, bytes, dtypes and its shape), vocabulary (size, rows,
     unused_rows, ranges as [start, stop), specials), text_tokenizer, image_tokenizer (null in a text-only model),

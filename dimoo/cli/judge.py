@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from dimoo.cli.files import output_folder
-from dimoo.cli.options import PATH_HELP, Device, DType, InDType, Model, OnDevice, Seed, WithAttention, open_model
+from dimoo.cli.options import (
+    PATH_HELP,
+    Device,
+    DType,
+    InDType,
+    ModelOptions,
+    OnDevice,
+    Seed,
+    WithAttention,
+    open_model,
+)
 
 
 class Suite(str, Enum):
@@ -22,11 +32,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the page and its pictures go.")] = Path(
         "demo"
     ),
+    *,
+    how: ModelOptions,
     seed: Seed = 0,
-    model: Model = "mini",
-    device: OnDevice = Device.AUTO,
-    dtype: InDType = DType.FLOAT32,
-    attention: WithAttention = None,
 ) -> None:
     """Make a gallery: pictures, an inpainting, questions.
 
@@ -37,7 +45,7 @@ def demo(
     from dimoo.evaluation.suites import world_of
     from dimoo.weights.hub import resolve
 
-    typer.echo(make_demo(open_model(model, device, dtype, attention), world_of(resolve(model)), out, seed))
+    typer.echo(make_demo(how.open(), world_of(resolve(how.model)), out, seed))
 
 
 def evaluate(
@@ -74,8 +82,10 @@ def evaluate(
                 result = evaluate_world(
                     loaded, world_of(folder), limit=limit, seed=seed, batch=batch, progress=progress
                 )
+    if result.left_out:
+        typer.echo(f"not scored, as the model or its world does not know them: {', '.join(result.left_out)}", err=True)
     table = Table(*HEAD, box=None, pad_edge=False)
     for row in score_rows(result.scores, result.cases):
         table.add_row(*row)
     Console().print(table)
-    typer.echo(write_report(result.scores, result.cases, out))
+    typer.echo(write_report(result.scores, result.cases, out, result.left_out))

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the model that they name."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def parse_size(text: str) -> Size:
     return Size(int(match[1]), int(match[2]))
 
 
+SAMPLING, MODEL = "Sampling", "Model"
+"""Titles of groups of options in the help."""
 PATH_HELP = 'A checkpoint folder, "mini" (bundled), or owner/name[@revision] on the hub.'
-Model = Annotated[str, typer.Option("--model", metavar="PATH", help=PATH_HELP)]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Model = Annotated[str, typer.Option("--model", metavar="PATH", rich_help_panel=MODEL, help=PATH_HELP)]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed gives the same result.")]
 
 
 class Device(str, Enum):
@@ -71,12 +73,32 @@ class Attention(str, Enum):
     XFORMERS = "xformers"
 
 
-OnDevice = Annotated[Device, typer.Option("--device", help="auto: cuda where there is one, else cpu.")]
-InDType = Annotated[DType, typer.Option("--dtype", help="Precision of the backbone's weights.")]
+OnDevice = Annotated[
+    Device, typer.Option("--device", rich_help_panel=MODEL, help="auto: cuda where there is one, else cpu.")
+]
+InDType = Annotated[DType, typer.Option("--dtype", rich_help_panel=MODEL, help="Precision of the backbone's weights.")]
 WithAttention = Annotated[
     Attention | None,
-    typer.Option("--attention", help="What computes attention; auto: the fastest.  [default: the checkpoint's]"),
+    typer.Option(
+        "--attention",
+        rich_help_panel=MODEL,
+        help="What computes attention; auto: the fastest.  [default: the checkpoint's]",
+    ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, and where it computes."""
+
+    model: Model = "mini"
+    device: OnDevice = Device.AUTO
+    dtype: InDType = DType.FLOAT32
+    attention: WithAttention = None
+
+    def open(self) -> Dimoo:
+        """Load it; see `open_model`."""
+        return open_model(self.model, self.device, self.dtype, self.attention)
 
 
 def open_model(model: str, device: Device, dtype: DType, attention: Attention | None = None) -> Dimoo:

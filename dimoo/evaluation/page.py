@@ -14,10 +14,13 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; m
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 p.note { color: #666; margin-top: 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 16px; }
-.strip { display: flex; gap: 12px; align-items: start; flex-wrap: wrap; margin-bottom: 16px; }
-figure { margin: 0; min-width: 0; } .strip figure { width: 150px; }
-figure img { width: 150px; image-rendering: pixelated; border-radius: 6px; box-shadow: 0 0 0 1px #ddd; display: block; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; }
+.strip { display: flex; gap: 10px; align-items: start; flex-wrap: wrap; padding: 10px; background: #fff;
+  border-radius: 8px; box-shadow: 0 0 0 1px #e8e8e8; }
+figure { margin: 0; max-width: 100%; } figure.words { width: 200px; }
+figure img { max-width: 100%; image-rendering: pixelated; border-radius: 6px; box-shadow: 0 0 0 1px #ddd;
+  display: block; }
+small { color: #666; }
 img.wide { max-width: 100%; }
 figcaption { font-size: 13px; margin-top: 4px; overflow-wrap: anywhere; }
 .right { color: #15803d; font-weight: 600; } .wrong { color: #b91c1c; font-weight: 600; }
@@ -44,9 +47,15 @@ def page(title: str, note: str, sections: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def figure(source: str, *lines: str) -> str:
-    """A picture above lines of HTML."""
-    return f'<figure><img src="{escape(source)}" alt=""><figcaption>{"<br>".join(lines)}</figcaption></figure>'
+def figure(source: str, *lines: str, width: int) -> str:
+    """A picture of a width, in CSS pixels, above lines of HTML that may be a little wider."""
+    image = f'<img src="{escape(source)}" alt="" style="width: {width}px">'
+    return f'<figure style="width: {max(width, 64)}px">{image}<figcaption>{"<br>".join(lines)}</figcaption></figure>'
+
+
+def words(*lines: str) -> str:
+    """Lines of HTML where others have a picture."""
+    return f'<figure class="words"><figcaption>{"<br>".join(lines)}</figcaption></figure>'
 
 
 def mark(right: bool | None) -> str:

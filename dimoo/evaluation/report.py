@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
+from dimoo.data.world.tasks import KINDS
 from dimoo.evaluation.cases import CEILING, FLOOR, Case
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.evaluation.page import inline, page, table
@@ -17,13 +19,19 @@ SHOWN, COLUMNS = 4, 8
 HEAD = ("score", "value", "95% interval", "n", "prompts", "combinations", "floor", "ceiling")
 
 
-def write_report(scores: Mapping[str, Score], cases: Sequence[Case], folder: Path) -> Path:
+def write_report(
+    scores: Mapping[str, Score],
+    cases: Sequence[Case],
+    folder: Path,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write `scores.json`, `right.png`, `wrong.png` and `index.html`, which shows all three and needs no other file.
 
     Args:
         scores: by name; `floor_NAME` and `ceiling_NAME` stand beside NAME.
         cases: the cases behind them, of which a few of each score are shown.
         folder: made where it is absent.
+        left_out: kinds of tasks without a score, and why.
 
     Returns:
         The path of the page.
@@ -39,6 +47,8 @@ def write_report(scores: Mapping[str, Score], cases: Sequence[Case], folder: Pat
             sheet = captioned_grid([case.picture for case in chosen], notes, columns=COLUMNS)
             sheet.save(folder / f"{heading}.png")
             sections.append((f"Some that are {heading}", f'<img class="wide" src="{inline(sheet)}" alt="">'))
+    if left_out:
+        sections.append(("Left out", table(("task", "why"), list(left_out.items()))))
     path = folder / PAGE_FILE
     note = "Held-out prompts and questions of the built-in world, with Wilson's 95% intervals over prompts."
     note += " Prompts share held-out combinations, so the intervals say nothing about other combinations."
@@ -78,9 +88,12 @@ def _value(scores: Mapping[str, Score], name: str) -> str:
 
 
 def _examples(cases: Sequence[Case], *, right: bool) -> list[Case]:
-    """The first few of each score, kinds of questions and of bounds left out."""
+    """The first few of each score, the first one of each kind of a task; kinds of questions and bounds left out."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         if case.right == right and not case.name.startswith((FLOOR, CEILING, "questions_")):
             groups.setdefault(case.name, []).append(case)
-    return [case for group in groups.values() for case in group[:SHOWN]]
+    kinds = {kind for of_task in KINDS.values() for kind in of_task}
+    return [
+        case for name, group in groups.items() if name not in KINDS for case in group[: 1 if name in kinds else SHOWN]
+    ]

@@ -2,7 +2,8 @@
 
 Prompts are drawn on plain backgrounds, so that a score is about what it is named after; questions are asked about plain
 and two-tone scenes alike. Each picture score comes with its ceiling (true renderings passed through the image
-tokenizer, judged alike) and its floor (the same generated pictures judged against other prompts).
+tokenizer, judged alike) and its floor (the same generated pictures judged against other prompts). Of the tasks of the
+world those are scored that the model's table knows, by kind and by task.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dimoo.data.world.suite import PROMPT_KINDS, PromptKind, prompts, qa_suite
 from dimoo.evaluation.cases import Case, Runner, answer_cases, caption_cases, picture_cases
 from dimoo.evaluation.judge import Judge
 from dimoo.evaluation.score import Score, proportion
+from dimoo.evaluation.task_cases import LEAST, task_cases
+from dimoo.evaluation.task_cases import suite as task_suite
 from dimoo.tasks.model import Dimoo
 
 WORLD_FILE = "world.json"
@@ -35,6 +38,8 @@ class Evaluation:
 
     scores: Mapping[str, Score]
     cases: Sequence[Case]
+    left_out: Mapping[str, str]
+    """Kinds of tasks without a score, and why: the model was not taught them, or the world has none."""
 
 
 def world_of(folder: Path) -> WorldConfig:
@@ -65,12 +70,15 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
 
     Scores: `single_object`, `background` (of the same pictures), `two_objects`, `relation`, `count`, `place`, `size`,
     each with `floor_` and `ceiling_`; `tokenizer_noun`, objects still named right after the tokenizer alone;
-    `questions` with its floor, and `questions_<kind>`; `caption_noun`, captions that name what is shown.
+    `questions` with its floor, and `questions_<kind>`; `caption_noun`, captions that name what is shown. Of every task
+    that the model knows (`dimoo.data.world.tasks.KINDS`) the share of right answers, as `edit`, and of every kind, as
+    `edit_add`, see `task_criteria`; and `edit_keeps`, edited pictures that are as before outside the edit.
 
     Args:
         model: what is scored, with its own sampling settings.
         world: what it was trained for, see `world_of`.
-        limit: prompts of one object, prompts of two objects, and questions, each; half as many of everything else.
+        limit: prompts of one object, prompts of two objects, and questions, each; half as many of everything else, and
+            of each kind of a task a tenth, at least 4.
         seed: of the held-out scenes and of sampling.
         batch: requests run together.
         progress: shows how far it is.
@@ -89,7 +97,9 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
     }
     asked = qa_suite(world, limit, seed, canvas=canvas)
     shown = [scene for _, scene in suites["one"][:fewer]]
-    total = sum(len(suite) for suite in suites.values()) + len(asked) + len(shown)
+    of_kind = min(limit, max(LEAST, limit // 10))
+    drawn, left_out = task_suite(model.config, world, of_kind, seed, canvas)
+    total = sum(len(suite) for suite in (*suites.values(), *drawn.values())) + len(asked) + len(shown)
     run = Runner(model=model, batch=batch, progress=progress, bar=progress.add_task("evaluating", total=total))
     judge = Judge(world=world)
     cases: list[Case] = []
@@ -97,7 +107,9 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
         cases += picture_cases(run, judge, kind, suite, seed)
     cases += answer_cases(run, asked, seed)
     cases += caption_cases(run, shown, seed)
-    return Evaluation(scores=_scores(cases), cases=cases)
+    for (task, form), told in drawn.items():
+        cases += task_cases(run, judge, task, form, told, seed)
+    return Evaluation(scores=_scores(cases), cases=cases, left_out=left_out)
 
 
 def _scores(cases: Sequence[Case]) -> dict[str, Score]:

@@ -98,8 +98,8 @@ class ModelConfig(StrictConfig):
     image_size: tuple[Side, Side] = (64, 64)
     """(height, width) in pixels where a request names none."""
     input_targets: tuple[Side, Side] | None = None
-    """Pictures that are given are scaled and cropped to the best bucket of about this many pixels squared: (a single one
-    that is asked about, all others). Null: they are taken as they are, and must lie on the tokenizer's grid."""
+    """Pictures that are given are scaled and cropped to the best bucket of about this many pixels squared: (a single
+    one that is asked about, all others). Null: they are taken as they are, and must lie on the tokenizer's grid."""
     answer_tokens: int = Field(default=8, ge=2, le=2**20)
     """Tokens planned for an answer where a request names no number."""
     caption_tokens: int = Field(default=24, ge=2, le=2**20)

@@ -50,7 +50,8 @@ def load(
     parts = checkpoint.parts()
     backbone = checkpoint.backbone(dtype=kind, device=where, attention=attention, progress=progress)
     image = None if parts.image is None else parts.image.to(where).eval()
-    return Dimoo(parts.config, backbone=backbone, text_tokenizer=parts.text, image_tokenizer=image)
+    source = str(path) if revision is None else f"{path}@{revision}"
+    return Dimoo(parts.config, backbone=backbone, text_tokenizer=parts.text, image_tokenizer=image, source=source)
 
 
 def load_backbone(

@@ -41,6 +41,7 @@ def chat(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
         plans={TEXT: text_plan(settings.text, tokens=tokens, stops=kit.chat.stops)},
         seed=whole(request.seed, "seed"),
         read=kit.chat.read,
+        preview=kit.chat.read,  # masks are no words
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from dimoo.core.errors import RequestError
+from dimoo.core.errors import DataError, RequestError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch, MaskPredictor
 from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.sampler import State, sample
+from dimoo.diffusion.trajectory import Recorder, Trajectory, replay
 from dimoo.tasks.job import Job
 from dimoo.tokenizers.vocabulary import Vocabulary
 
@@ -20,26 +21,59 @@ ResultT = TypeVar("ResultT")
 
 
 class Stream(Generic[ResultT]):
-    """The denoising of jobs, as it goes: iterate over its states, stop to cancel, or take the `results`.
+    """The denoising of jobs, as it goes: iterate over its states, or take the `results`.
 
-    A job's result does not depend on the others. All randomness is drawn on the CPU from the job's seed, so that one
-    seed means the same draws on every device.
+    Stop iterating to cancel: nothing runs on behind. Between two steps there are previews and the record so far, and
+    whoever stopped may go on, by iterating again or by `results`.
     """
 
-    def __init__(self, network: MaskPredictor, vocabulary: Vocabulary, jobs: Sequence[Job[ResultT]]) -> None:
-        """Nothing is computed before the first state is asked for.
+    def __init__(self, jobs: Sequence[Job[ResultT]], start: Canvas, states: Iterator[State]) -> None:
+        """A stream of states that begin at the jobs' canvas `start`; `sampled` and `replayed` make them."""
+        self._jobs, self._canvas = tuple(jobs), start
+        self._states = Recorder(states, start)
+
+    @classmethod
+    def sampled(cls, network: MaskPredictor, vocabulary: Vocabulary, jobs: Sequence[Job[ResultT]]) -> Stream[ResultT]:
+        """The jobs, denoised by a network. Nothing is computed before the first state is asked for.
+
+        A job's result does not depend on the others. All randomness is drawn on the CPU from the job's seed, so that
+        one seed means the same draws on every device.
 
         Raises:
-            RequestError: there is no job, or a job has no plan for what it wants made.
+            RequestError: there is no job, a job has no plan for what it wants made, or a plan's guidance takes a branch
+                that the job's problem does not have.
         """
-        self._jobs = tuple(jobs)
-        self._canvas = _start(vocabulary, self._jobs, network.device)
+        start = _start(vocabulary, jobs, network.device)
         branches = [
             {name: Branch(context=document.ids.to(network.device)) for name, document in job.problem.branches.items()}
-            for job in self._jobs
+            for job in jobs
         ]
-        denoiser = BackboneDenoiser(network, self._canvas, branches)
-        self._states = sample(denoiser, self._canvas, [generator(job.seed, "sample") for job in self._jobs])
+        denoiser = BackboneDenoiser(network, start, branches)
+        return cls(jobs, start, sample(denoiser, start, [generator(job.seed, "sample") for job in jobs]))
+
+    @classmethod
+    def replayed(cls, vocabulary: Vocabulary, jobs: Sequence[Job[ResultT]], trajectory: Trajectory) -> Stream[ResultT]:
+        """A recorded run of the jobs over again, exactly and without a network; its canvases are on the CPU.
+
+        Raises:
+            RequestError: as `sampled`.
+            DataError: the trajectory is that of other jobs: its first canvas is another one. What was said is no part
+                of a canvas, so requests of other words alone are not noticed.
+        """
+        start = _start(vocabulary, jobs, torch.device("cpu"))
+        if start.lengths != trajectory.lengths:
+            raise DataError(
+                f"the trajectory has rows of {trajectory.lengths} tokens, the requests of {start.lengths}; give the"
+                " requests that were recorded, in the same order"
+            )
+        others = int((start.ids != trajectory.ids).sum())
+        if others or start.mask_id != trajectory.mask_id:
+            raise DataError(
+                f"the trajectory begins with other tokens than the requests at {others} of {len(start.ids)} positions,"
+                f" its mask is the id {trajectory.mask_id}, the model's {start.mask_id}; give the requests that were"
+                " recorded, in the same order, to the model that served them"
+            )
+        return cls(jobs, start, replay(trajectory))
 
     def __iter__(self) -> Iterator[State]:
         """The states still to come."""
@@ -52,10 +86,50 @@ class Stream(Generic[ResultT]):
         return state
 
     def results(self) -> list[ResultT]:
-        """Take the steps that are left, and read every job's answer, in order."""
+        """Take the steps that are left, and read every job's answer, in order.
+
+        Raises:
+            DataError: this is the replay of a run that was not recorded to its end.
+        """
         for _ in self:
             pass
-        return [job.read(self._canvas.row(index).cpu()) for index, job in enumerate(self._jobs)]
+        if left := int(self._canvas.masked.sum()):
+            raise DataError(
+                f"the record ends with {left} positions still masked; record a run to its end, or take the `preview`"
+            )
+        return [job.read(row) for job, row in zip(self._jobs, self._rows(), strict=True)]
+
+    @overload
+    def preview(self, index: int) -> ResultT | None: ...
+    @overload
+    def preview(self, index: None = None) -> list[ResultT | None]: ...
+    def preview(self, index: int | None = None) -> ResultT | list[ResultT | None] | None:
+        """A result as it stands now: what is not made yet is grey in pictures and left out of words.
+
+        Args:
+            index: of the job; None: all, in order.
+
+        Returns:
+            What the job's `preview` makes of its present tokens, None where the job has none.
+
+        Raises:
+            IndexError: there is no such job.
+        """
+        looks = [job.preview for job in self._jobs]
+        if index is not None:
+            look = looks[index]
+            return None if look is None else look(self._canvas.row(index).cpu())
+        return [None if look is None else look(row) for look, row in zip(looks, self._rows(), strict=True)]
+
+    def record(self) -> Trajectory:
+        """The run from its first canvas to the last state that was taken: a few bytes per token and step.
+
+        `dimoo.diffusion.trajectory` saves and loads it, `Dimoo.replay` runs it over again.
+        """
+        return self._states.trajectory
+
+    def _rows(self) -> list[Tensor]:
+        return [self._canvas.row(index).cpu() for index in range(len(self._jobs))]
 
 
 def _start(vocabulary: Vocabulary, jobs: Sequence[Job[Any]], device: torch.device) -> Canvas:
@@ -70,13 +144,20 @@ def _start(vocabulary: Vocabulary, jobs: Sequence[Job[Any]], device: torch.devic
         for index, target in enumerate(answer.targets):
             if target.modality not in job.plans:
                 raise RequestError(f"the job has no plan for its {target.modality!r} targets; add one to its `plans`")
+            plan, branches = job.plans[target.modality], job.problem.branches
+            if missing := [name for name in plan.guidance.branches if name not in branches]:
+                raise RequestError(
+                    f"the guidance of the {target.modality!r} targets takes the branch"
+                    f" {', '.join(map(repr, missing))}, but request {row} has {', '.join(map(repr, branches))} only;"
+                    " set its scale to 0, or give the request what that branch leaves out"
+                )
             positions = (answer.group == index).nonzero().squeeze(1) + offset
             spans.append(
                 Span(
                     row=row,
                     positions=positions.to(device),
                     columns=target.columns,
-                    plan=job.plans[target.modality],
+                    plan=plan,
                     forbidden=(vocabulary.mask,) if vocabulary.mask in range(*target.columns) else (),
                     fill=vocabulary.pad,
                 )

@@ -17,6 +17,7 @@ from dimoo.tasks.inputs import picture, whole, words
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.regions import composite, enlarged, feather, region_of
 from dimoo.tasks.speech import entry_of, say
+from dimoo.tokenizers.prompts import Grid
 
 
 def inpaint(kit: Kit, request: InpaintRequest, settings: Settings) -> Job[Image.Image]:
@@ -30,14 +31,20 @@ def inpaint(kit: Kit, request: InpaintRequest, settings: Settings) -> Job[Image.
     return _fill(kit, as_rgb(request.image), region, request, settings)
 
 
-def retouch(kit: Kit, request: RetouchRequest, settings: Settings) -> Job[Image.Image]:
+def retouch(kit: Kit, request: RetouchRequest, settings: Settings, *, known: Grid | None = None) -> Job[Image.Image]:
     """The job of making marked regions anew. Codes outside are frozen, pixels outside are the original's.
+
+    Args:
+        kit: the model's tokenizers.
+        request: the picture and its marks.
+        settings: how to sample.
+        known: the picture's codes, where they are known already; None: it is encoded.
 
     Raises:
         RequestError: as `inpaint`; or there is no mark, one reaches out of the picture, or the feather is negative.
     """
     region = region_of(picture(request.image), request.marks)
-    return _fill(kit, as_rgb(request.image), region, request, settings, soft=whole(request.feather, "feather"))
+    return _fill(kit, as_rgb(request.image), region, request, settings, known, soft=whole(request.feather, "feather"))
 
 
 def outpaint(kit: Kit, request: OutpaintRequest, settings: Settings) -> Job[Image.Image]:
@@ -65,16 +72,18 @@ def _fill(
     region: NDArray[np.bool_],
     request: InpaintRequest | OutpaintRequest | RetouchRequest,
     settings: Settings,
+    known: Grid | None = None,
     soft: int = 0,
 ) -> Job[Image.Image]:
     entry = entry_of(kit.tasks, "inpaint")
+    grid = kit.grid(image) if known is None else known
     said = [None] if request.prompt is None else say(kit.tasks, "inpaint", words=words(request.prompt, "prompt"))
     alpha = feather(region, soft)
     job = compose(
         kit,
         entry.family,
         said,
-        [masked(kit.grid(image), kit.remade(region))],
+        [masked(grid, kit.remade(region))],
         settings=settings,
         seed=request.seed,
         negative=request.negative,

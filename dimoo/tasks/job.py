@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -48,6 +49,12 @@ class Kit:
     """What the model can be asked, and how it is said."""
     input_targets: tuple[int, int] | None = None
     """Bucket targets of pictures that are given: (one that is asked about, all others); None: taken as they are."""
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the tokenizers, for which all their weights are read."""
+        image = self.image_tokenizer
+        return (self.prompts.text.fingerprint, *([] if image is None else [image.fingerprint]))
 
     @property
     def pictures(self) -> Tokenizer:

@@ -29,13 +29,14 @@ from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import ChatRequest
 from dimoo.core.rng import generator
 from dimoo.denoise import MaskPredictor
+from dimoo.diffusion.guidance import CONDITION
 from dimoo.diffusion.loss import chunked_nll
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.chat import as_messages, chat
 from dimoo.tasks.compose import Settings
 from dimoo.tasks.inputs import pictures, whole, words
 from dimoo.tasks.job import Kit
-from dimoo.tasks.problem import CONDITION, Problem
+from dimoo.tasks.problem import Problem
 from dimoo.tasks.problems import text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document
 

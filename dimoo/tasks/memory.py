@@ -25,14 +25,12 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.peak import held, peak_bytes
 from dimoo.denoise import BackboneDenoiser, Branch, MaskPredictor
 from dimoo.diffusion.canvas import Canvas, Plan
-from dimoo.diffusion.guidance import ClassifierFree, MultiCondition
+from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL, ClassifierFree, MultiCondition
 from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.sampler import Query
 from dimoo.presets.config import ModelConfig
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.plans import image_plan, text_plan
-from dimoo.tasks.problem import CONDITION
-from dimoo.tasks.problems import UNCONDITIONAL
 from dimoo.tokenizers.image.build import build_network, build_quantizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.layout import GridLayout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,16 +13,21 @@ from torch import nn
 
 from dimoo.backbone.model import Backbone
 from dimoo.core.device import precision
-from dimoo.core.errors import RequestError
+from dimoo.core.errors import ConfigError, RequestError
 from dimoo.core.requests import Request
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
+from dimoo.diffusion.trajectory import Trajectory
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
-from dimoo.tasks.calls import Calls
+from dimoo.presets.tasks import TaskText
+from dimoo.tasks.calls import Calls, How, HowText
+from dimoo.tasks.choose import Choice, choose
 from dimoo.tasks.dispatch import job_of
 from dimoo.tasks.engine import Stream
+from dimoo.tasks.fingerprint import fingerprint
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
+from dimoo.tasks.provenance import origins, traced
 from dimoo.tasks.save import savable
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
@@ -48,14 +53,18 @@ class Dimoo(Calls):
         backbone: MaskPredictor,
         text_tokenizer: TextTokenizer,
         image_tokenizer: Tokenizer | None = None,
+        source: str | None = None,
     ) -> None:
         """A model of these parts; one without an image tokenizer knows text only.
+
+        `source` is where it was loaded from, for the records of what it makes.
 
         Raises:
             CheckpointError: the text tokenizer lacks a tag of the prompts or a token of the chat template, or the chat
                 template is not valid.
         """
         self.config = config
+        self.source = source
         self.backbone = backbone
         if isinstance(backbone, nn.Module):
             backbone.eval()
@@ -71,6 +80,11 @@ class Dimoo(Calls):
             tasks=config.tasks,
             input_targets=config.input_targets,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Which model it is; see `dimoo.tasks.fingerprint`. It follows the weights, while the tokenizers stay."""
+        return fingerprint(self.config, self.backbone, self.kit.fingerprints)
 
     def nll(
         self,
@@ -134,13 +148,65 @@ class Dimoo(Calls):
         image: ImageSettings | Plan | None = None,
         text: TextSettings | Plan | None = None,
     ) -> Stream[Any]:
-        """The same step by step: iterate over the states, stop to cancel; `results` takes the steps that are left."""
-        if not isinstance(requests, Sequence) or isinstance(requests, str):
-            raise RequestError(f"requests must be a list, not {type(requests).__name__}; for one write [request]")
-        picture = self.config.image if image is None else image
-        words = self.config.text if text is None else text
-        jobs = [job_of(self.kit, request, image=picture, text=words) for request in requests]
-        return Stream(self.backbone, self.config.vocabulary, jobs)
+        """The same step by step: iterate over the states, look at previews, stop to cancel, go on, keep the record."""
+        return Stream.sampled(self.backbone, self.config.vocabulary, self._jobs(requests, image, text))
+
+    def replay(
+        self,
+        requests: Sequence[Request | Job[Any]],
+        trajectory: Trajectory,
+        *,
+        image: ImageSettings | Plan | None = None,
+        text: TextSettings | Plan | None = None,
+    ) -> Stream[Any]:
+        """What `stream` did, over again and exactly, from its `record`; the network is not used.
+
+        Args:
+            requests: those that were recorded.
+            trajectory: the record; `dimoo.diffusion.trajectory` saves and loads them.
+            image: how pictures were sampled, for the checks that requests undergo.
+            text: the same for text.
+
+        Raises:
+            RequestError: as `run`.
+            DataError: the trajectory is that of other requests.
+        """
+        return Stream.replayed(self.config.vocabulary, self._jobs(requests, image, text), trajectory)
+
+    def choose(self, images: Image | Sequence[Image], question: str, choices: Sequence[str]) -> Choice:
+        """The likeliest of several one-token answers to a question about pictures, or about none.
+
+        Everything else of the answer is given, so one forward pass decides, and nothing is drawn.
+
+        Raises:
+            RequestError: a choice takes several tokens, two are the same, there are fewer than two, or the question
+                cannot be served (see `ask` and `chat`).
+        """
+        return self.choose_all([(images, question, choices)])[0]
+
+    def choose_all(self, questions: Sequence[tuple[Image | Sequence[Image], str, Sequence[str]]]) -> list[Choice]:
+        """The same for several (images, question, choices) in one forward pass, in order."""
+        return choose(self.backbone, self.kit, questions)
+
+    def with_tasks(self, tasks: Mapping[str, TaskText]) -> Dimoo:
+        """A model with more tasks in its table, or others of the same names. It shares the weights of this one.
+
+        Raises:
+            ConfigError: a task's family has no system prompt in the model's template.
+        """
+        systems = self.config.template.systems
+        for name, entry in tasks.items():
+            if entry.family not in systems:
+                raise ConfigError(
+                    f"the task {name!r} is of the family {entry.family!r}, for which the prompt template has no system"
+                    f" prompt; it has {', '.join(systems) or 'none'}"
+                )
+        return Dimoo(
+            self.config.model_copy(update={"tasks": {**self.config.tasks, **tasks}}),
+            backbone=self.backbone,
+            text_tokenizer=self.prompts.text,
+            image_tokenizer=self.kit.image_tokenizer,
+        )
 
     def save(
         self,
@@ -211,6 +277,14 @@ class Dimoo(Calls):
             text = self.card(name, layout=layout, dtype=dtype) if card is None else card
             folder = self.save(Path(scratch) / "model", layout=layout, dtype=dtype, card=text)
             return upload(folder, name, private=private)
+
+    def _jobs(self, requests: Sequence[Request | Job[Any]], image: How, text: HowText) -> list[Job[Any]]:
+        if not isinstance(requests, Sequence) or isinstance(requests, str):
+            raise RequestError(f"requests must be a list, not {type(requests).__name__}; for one write [request]")
+        picture = self.config.image if image is None else image
+        words = self.config.text if text is None else text
+        jobs = [job_of(self.kit, request, image=picture, text=words) for request in requests]
+        return list(map(traced, jobs, origins(self, requests, picture, words)))
 
     def _savable(self) -> tuple[Parts, Backbone]:
         return savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)

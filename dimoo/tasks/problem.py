@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
+from dimoo.diffusion.guidance import CONDITION
 from dimoo.tokenizers.document import Document, join
-
-CONDITION = "condition"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dimoo.core.requests import Message
+from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
-from dimoo.tasks.problem import CONDITION, Problem
+from dimoo.tasks.problem import Problem
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Grid, Prompts, Said, Words
 
-UNCONDITIONAL = "unconditional"
-"""The branch without words and pictures."""
 NO_TEXT, NO_IMAGE = "no_text", "no_image"
 """Of a prompt with pictures: the branches that leave out the words, or the pictures. `NO_IMAGE` + "_2" leaves out the
 second of several."""

@@ -46,7 +46,7 @@ def say(
     if words and "{words}" not in entry.text:
         raise RequestError(f"the task {task!r} takes no words, but got {words[:60]!r}; leave them out")
     text = entry.text.format(words=words, option=_option(entry, task, option))
-    return [text.strip(), *images]
+    return [text, *images]
 
 
 def _option(entry: TaskText, task: str, option: str) -> str:

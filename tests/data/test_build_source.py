@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,32 @@ def test_the_seed_decides_the_world() -> None:
     first, again, other = (build_source(config, seed=seed, examples=5).example(2) for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
+
+
+def test_a_phase_asks_for_its_tasks_as_often_as_their_weights_say() -> None:
+    world = WorldConfig(nouns=5, canvases=((32, 32),), align=8, two_tone=0.0)
+    weights: dict[Any, float] = {"picture": 1.0, "chat": 2.0, "predict": 1.0, "edit": 0.0}
+    phases = (Phase(share=0.5, world=world, tasks=weights), Phase(share=0.5, world=world))
+    source = build_source(WorldSourceConfig(phases=phases), seed=0, examples=400)
+    first, second = (
+        [source.example(index) for index in range(start, start + count)] for start, count in ((0, 200), (200, 20))
+    )
+    seen = Counter(one.tasks[0].task if one.tasks else "picture" for one in first)
+    assert seen.keys() == {"picture", "chat", "predict"}
+    for name, share in {"picture": 0.25, "chat": 0.5, "predict": 0.25}.items():
+        # Five standard deviations of a binomial count.
+        assert abs(seen[name] - 200 * share) < 5 * (200 * share * (1 - share)) ** 0.5
+    assert not any(one.tasks for one in second)  # by default there are pictures alone
+    assert all(one.image is not None and one.caption for one in second)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [({"edit": 0.0}, "the tasks have no weight"), ({}, "the tasks have no weight"), ({"sing": 1.0}, "sing")],
+)
+def test_a_phase_must_ask_for_something_that_there_is(tasks: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(Phase, {"share": 1.0, "world": {}, "tasks": tasks})
 
 
 def test_shares_must_make_a_whole() -> None:

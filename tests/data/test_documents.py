@@ -15,9 +15,9 @@ from dimoo.data.config import MixtureConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Example
 from dimoo.data.world import WorldSource
+from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
-from dimoo.tasks.problem import CONDITION
-from dimoo.tasks.problems import CAPTION_REQUEST, UNCONDITIONAL, text_to_image, understanding
+from dimoo.tasks.problems import CAPTION_REQUEST, text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
@@ -152,7 +152,7 @@ def test_an_empty_caption_is_a_caption() -> None:
 def test_a_picture_is_needed_and_texts_must_fit() -> None:
     with pytest.raises(DataError, match=r"caption 'words' has no picture"):
         builder(text_to_image=1).build([Example(caption="words")], generator(0))
-    with pytest.raises(DataError, match=r"caption 'a cat number 5': .* more than the 3 .*mixture\.caption_tokens"):
+    with pytest.raises(DataError, match=r"words 'describe the picture': .* more than the 3 .*mixture\.caption_tokens"):
         builder(caption=1, caption_tokens=3).build([example(5)], generator(0))
 
 

@@ -9,7 +9,10 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.data.world import WorldConfig
+from dimoo.data.world.maps import MAPS
 from dimoo.presets.config import ImageSettings, ModelConfig
+from dimoo.presets.families import FAMILIES
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tokenizers.image.build import build_image_tokenizer
@@ -20,16 +23,32 @@ from dimoo.tokenizers.vocabulary import Vocabulary
 from dimoo.weights.hub import MINI
 from dimoo.weights.layout import TEXT
 
+GENERATE, ASK = STANDARD["generate"], STANDARD["ask"].model_copy(update={"images": (1, 1)})
+
 
 @pytest.fixture(scope="session")
 def world() -> WorldConfig:
-    """Two canvases, so that the gallery shows another size."""
-    return WorldConfig(nouns=12, canvases=((64, 64), (48, 64)))
+    """Two canvases, so that the gallery shows another size; on the grid of the model's tokenizer."""
+    return WorldConfig(nouns=12, canvases=((64, 64), (48, 64)), align=16)
 
 
 @pytest.fixture(scope="session")
 def random_model() -> Dimoo:
-    """Knows nothing; every part is real."""
+    """Knows nothing, by a table of two tasks; every part is real."""
+    return random_of({TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}, {"generate": GENERATE, "ask": ASK})
+
+
+@pytest.fixture(scope="session")
+def willing_model() -> Dimoo:
+    """Knows nothing, but has every task of the world in its table."""
+    options = {kind: kind for kind in MAPS}
+    maps = {"text": "{option} {words}", "options": options}
+    tasks = {**STANDARD, "control": STANDARD["control"].model_copy(update=maps)}
+    return random_of({family: family for family in FAMILIES}, tasks)
+
+
+def random_of(systems: dict[str, str], tasks: dict[str, TaskText]) -> Dimoo:
+    """A model of these system prompts and tasks."""
     text = TextTokenizer.load(MINI / TEXT)
     image = build_image_tokenizer(
         ImageTokenizerConfig(
@@ -50,7 +69,8 @@ def random_model() -> Dimoo:
         name="random",
         backbone=shape,
         vocabulary=vocabulary,
-        template=PromptTemplate(systems={TEXT_TO_IMAGE: "draw", UNDERSTANDING: "answer"}),
+        template=PromptTemplate(systems=systems),
+        tasks=tasks,
         image=ImageSettings(steps=2),
         answer_tokens=3,
         caption_tokens=4,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -85,40 +84,82 @@ def test_no_grid_where_there_is_no_case(tmp_path: Path) -> None:
     assert not (tmp_path / "wrong.png").exists()
 
 
-def test_the_gallery_is_whole_and_repeatable(random_model: Dimoo, world: WorldConfig, tmp_path: Path) -> None:
-    path = make_demo(random_model, world, tmp_path / "a", 0)
-    assert path == tmp_path / "a" / "index.html"
-    links = Links(path.read_text())
-    assert links.open == []
-    shown = set(links.sources)
-    assert shown == {file.name for file in path.parent.iterdir()} - {"index.html"}
-    sizes = {Image.open(path.parent / name).size for name in shown}
-    assert sizes == {(64, 64), (64, 48)}
-    make_demo(random_model, world, tmp_path / "b", 0)
-    for file in path.parent.iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
-    other = make_demo(random_model, world, tmp_path / "c", 1)
-    assert other.read_text() != path.read_text()
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    path = write_report(scores(), cases(), tmp_path, {"edit_add": "no <task>"})
+    assert "<td>edit_add</td><td>no &lt;task&gt;</td>" in path.read_text()
+    assert "Left out" not in write_report(scores(), cases(), tmp_path).read_text()
 
 
-def test_inpainting_in_the_gallery_keeps_what_is_outside(
-    random_model: Dimoo, world: WorldConfig, tmp_path: Path
+def sections(path: Path) -> dict[str, str]:
+    return dict(part.split("</h2>", 1) for part in path.read_text().split("<h2>")[1:])
+
+
+@pytest.fixture(scope="module")
+def gallery(willing_model: Dimoo, world: WorldConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_demo(willing_model, world, tmp_path_factory.mktemp("gallery"), 0)
+
+
+def test_the_gallery_is_whole_and_repeatable(
+    gallery: Path, willing_model: Dimoo, world: WorldConfig, tmp_path: Path
 ) -> None:
-    folder = make_demo(random_model, world, tmp_path, 0).parent
-    for title in ("replace", "add", "remove"):
-        before, mask, after = (
-            Image.open(folder / f"inpaint_{title}_{part}.png") for part in ("before", "mask", "after")
+    links = Links(gallery.read_text())
+    assert links.open == []
+    shown = links.sources
+    assert sorted(shown) == sorted({file.name for file in gallery.parent.iterdir()} - {"index.html"})
+    sizes = {Image.open(gallery.parent / name).size for name in shown}
+    assert sizes == {(64, 64), (64, 48), (96, 64), (128, 64)}
+    again = make_demo(willing_model, world, tmp_path, 0)
+    for file in gallery.parent.iterdir():
+        assert file.read_bytes() == (again.parent / file.name).read_bytes(), file.name
+
+
+def test_the_gallery_has_every_task(gallery: Path) -> None:
+    found = sections(gallery)
+    assert len(found) == 16
+    for title, body in found.items():
+        assert "<figure" in body, title
+        assert "Left out" not in body, title
+    assert found["Editing"].count('class="strip"') == 10
+    assert found["Control by a map"].count(">truth</figcaption>") == 4
+    assert found["Words alone"].count("<img") == 0
+    assert found["How a picture comes about"].count("<img") == 2  # the steps of this model
+
+
+def test_marks_follow_the_truth(gallery: Path) -> None:
+    """A model of noise gets no tick for a picture, but keeps what it must."""
+    found = sections(gallery)
+    for title, ticks, crosses in (
+        ("Pictures from prompts", 0, 13),
+        ("Editing", 0, 10),
+        ("Style in words", 0, 5),
+        ("Dense prediction", 0, 4),
+        ("Retouching", 1, 2),  # what is undone is as before
+    ):
+        assert (found[title].count('class="right"'), found[title].count('class="wrong"')) == (ticks, crosses), title
+
+
+def test_what_a_model_was_not_taught_is_left_out(random_model: Dimoo, world: WorldConfig, tmp_path: Path) -> None:
+    found = sections(make_demo(random_model, world, tmp_path, 0))
+    left_out = {title for title, body in found.items() if "Left out: this model has no task" in body}
+    assert "<figure" in found["Pictures from prompts"]
+    assert "<figure" in found["Questions"]
+    assert "takes 1 pictures, not 2" in found["Questions about two pictures"]
+    assert left_out == set(found) - {
+        "Pictures from prompts",
+        "How a picture comes about",
+        "Questions",
+        "Questions about two pictures",
+    }
+    assert all("<figure" not in found[title] for title in left_out)
+
+
+def test_nothing_is_shown_that_must_stay_and_did_not(gallery: Path) -> None:
+    """The middle of a continued picture is the given one, in the files themselves."""
+    for row in range(2):
+        small, larger, largest = (
+            Image.open(gallery.parent / f"larger_canvases_{row:02}_{column}.png") for column in range(3)
         )
-        outside = mask.point(lambda value: 255 - value)
-        black = Image.new("RGB", before.size)
-        kept = [Image.composite(picture, black, outside).tobytes() for picture in (before, after)]
-        assert kept[0] == kept[1]
-        assert before.tobytes() != after.tobytes()
-
-
-def test_marks_follow_the_truth(random_model: Dimoo, world: WorldConfig, tmp_path: Path) -> None:
-    """A model of noise gets no tick for a picture."""
-    text = make_demo(random_model, world, tmp_path, 0).read_text()
-    drawn = text.split("<h2>")[1]
-    assert len(re.findall("<figure>", drawn)) == 13
-    assert drawn.count('class="wrong"') == 13
+        for inner, outer in ((small, larger), (larger, largest)):
+            assert outer.width == inner.width + 32
+            middle = outer.crop((16, 0, outer.width - 16, outer.height))
+            assert middle.tobytes() == inner.tobytes()

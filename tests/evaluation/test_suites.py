@@ -7,18 +7,38 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.progress import Progress
 
 from dimoo.core.errors import ConfigError, RequestError
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.world import Scene, WorldConfig, describe, prompts, qa_suite, render
+from dimoo.data.world.tasks import KINDS
 from dimoo.evaluation.cases import picture_of
+from dimoo.evaluation.requests import request_of
 from dimoo.evaluation.suites import WORLD_FILE, Evaluation, canvas_of, evaluate, plain, world_of
+from dimoo.evaluation.task_cases import draw_cases, suite
+from dimoo.presets.families import FAMILIES
+from dimoo.presets.tasks import STANDARD
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import CAPTION_REQUEST
 
 LIMIT, SEED = 28, 5
 PICTURES = ("single_object", "background", "two_objects", "relation", "count", "place", "size")
+
+
+TASKS = [(task, kind) for task, kinds in KINDS.items() for kind in kinds]
+OF_KIND = 4
+
+
+def key(request: Request) -> str:
+    """What a request says, pictures byte by byte."""
+    values = vars(request).items()
+    return repr([(name, [one.tobytes() for one in images(value)] or value) for name, value in values])
+
+
+def images(value: Any) -> list[Image.Image]:
+    return [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Image.Image)]
 
 
 class Lossless:
@@ -37,7 +57,12 @@ class Oracle:
     def __init__(self, world: WorldConfig) -> None:
         canvas = canvas_of(world)
         self.kit = SimpleNamespace(pictures=Lossless())
-        self.config = SimpleNamespace(answer_tokens=8, caption_tokens=24)
+        self.config = SimpleNamespace(
+            answer_tokens=8,
+            caption_tokens=24,
+            tasks={**STANDARD, "control": STANDARD["control"].model_copy(update={"text": "{option} {words}"})},
+            template=SimpleNamespace(systems=dict.fromkeys(FAMILIES, "")),
+        )
         self.batches: list[int] = []
         self._scenes: dict[str, Scene] = {}
         self._words: dict[tuple[bytes, str], str] = {}
@@ -48,15 +73,23 @@ class Oracle:
                 self._words[render(scene).tobytes(), CAPTION_REQUEST] = describe(scene)
         for scene, qa in qa_suite(world, LIMIT, SEED, canvas=canvas):
             self._words[render(scene).tobytes(), qa.question] = qa.answer
+        self._told: dict[str, Any] = {}
+        for task, kind in TASKS:
+            for index, case in enumerate(draw_cases(world, task, kind, OF_KIND, SEED, split="heldout", canvas=canvas)):
+                example = case.example
+                picture = None if example.image is None else Image.fromarray(example.image)
+                parts = tuple(part for part in (picture, example.text) if part is not None)
+                self._told[key(request_of(example, SEED + index))] = parts if len(parts) > 1 else parts[0]
 
     def run(self, requests: list[Request]) -> list[Any]:
         self.batches.append(len(requests))
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Any:
+        if not isinstance(request, GenerateRequest | AskRequest):
+            return self._told[key(request)]
         if isinstance(request, GenerateRequest):
             return picture_of(self._scenes[request.prompt])
-        assert isinstance(request, AskRequest)
         return self._words[np.asarray(request.images[0]).tobytes(), request.question]
 
 
@@ -94,18 +127,48 @@ def test_as_many_cases_as_asked_for(perfect: tuple[Oracle, Evaluation]) -> None:
     assert scores["tokenizer_noun"].n == 3 * LIMIT
     assert sum(s.n for name, s in scores.items() if name.startswith("questions_")) == LIMIT
     assert max(oracle.batches) == 8
-    assert sum(oracle.batches) == 5 * LIMIT
+    assert sum(oracle.batches) == 5 * LIMIT + len(TASKS) * OF_KIND
     for name, value in scores.items():
         rights = [case.right for case in evaluation.cases if case.name == name]
         assert (value.n, value.score) == (len(rights), sum(rights) / len(rights))
 
 
-def test_a_random_model_scores_nothing_and_twice_the_same(random_model: Dimoo, world: WorldConfig) -> None:
-    first, second = (score(random_model, world, limit=4, batch=batch) for batch in (3, 16))
+def test_every_task_is_scored_by_kind_and_as_a_whole(perfect: tuple[Oracle, Evaluation]) -> None:
+    scores, evaluation = perfect[1].scores, perfect[1]
+    assert evaluation.left_out == {}
+    for task, kinds in KINDS.items():
+        names = (task, *kinds)
+        assert [scores[name].score for name in names] == [1.0] * len(names), task
+        assert [scores[name].n for name in names] == [OF_KIND * len(kinds), *[OF_KIND] * len(kinds)]
+        assert scores[f"floor_{task}"].score < 0.35, task
+        words = task in ("compare", "chat")
+        assert [scores[f"ceiling_{name}"].score for name in names if not words] == [1.0] * len(names) * (not words)
+        assert words == (f"ceiling_{task}" not in scores)
+    assert (scores["edit_keeps"].score, scores["edit_keeps"].n) == (1.0, 4 * OF_KIND)
+
+
+def test_what_the_table_lacks_is_left_out(random_model: Dimoo, world: WorldConfig) -> None:
+    evaluation = score(random_model, world, limit=1)
+    assert set(evaluation.left_out) == {kind for _, kind in TASKS}
+    assert not {name for name in evaluation.scores if name in KINDS}
+    assert "takes 1 pictures, not 2" in evaluation.left_out["compare_what"]
+    assert "no task 'edit'" in evaluation.left_out["edit_add"]
+
+
+def test_a_world_without_a_kind_leaves_it_out(willing_model: Dimoo, world: WorldConfig) -> None:
+    one_color = world.model_copy(update={"colors": world.colors[:1], "two_tone": 0.0, "holdout": 0.4})
+    drawn, left_out = suite(willing_model.config, one_color, 1, SEED, (64, 64))
+    assert set(left_out) == {"edit_recolor"}
+    assert {kind for _, kind in drawn} == {kind for _, kind in TASKS} - {"edit_recolor"}
+
+
+def test_a_random_model_scores_nothing_and_twice_the_same(willing_model: Dimoo, world: WorldConfig) -> None:
+    first, second = (score(willing_model, world, limit=2, batch=batch) for batch in (3, 16))
     assert first.scores == second.scores
     pictures = [[case.picture.tobytes() for case in run.cases] for run in (first, second)]
     assert pictures[0] == pictures[1]
-    for name in ("single_object", "two_objects", "questions", "caption_noun"):
+    tasks = [task for task in KINDS if task != "compare"]
+    for name in ("single_object", "two_objects", "questions", "caption_noun", *tasks):
         assert first.scores[name].score < 0.5, name
 
 

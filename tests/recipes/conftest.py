@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_recipes import Tiny, cut
+from tiny_recipes import Beginnings, Tiny, cut
 
+from dimoo.core.rng import generator
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
-from dimoo.tokenizers.image.files import save_image_tokenizer
+from dimoo.tokenizers.image.extend import extended
+from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
+from recipes import assemble
+from recipes.assemble import diffusion_module, model_of
+from recipes.config import DiffusionRecipe
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +28,28 @@ def image_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) -> Beginnings:
+    """What recipes that go on from others start from: that tokenizer, one of 16 more codes, and an untrained model."""
+    folder = tmp_path_factory.mktemp("beginnings")
+    more = extended(load_image_tokenizer(image_tokenizer), 48)
+    with torch.no_grad():
+        more.quantizer.initialise(torch.randn(1, 4, 10, 10, generator=generator(0)), generator(1))
+    save_image_tokenizer(more, folder / "more")
+    module = diffusion_module(DiffusionRecipe.model_validate(cut("world_base", folder, image_tokenizer)))
+    first = model_of(module).save(folder / "first")
+    return {
+        "world_all_tokenizer": (
+            f"extends={image_tokenizer}",
+            "tokenizer.network.decoder_blocks=1",
+            'tokenizer.quantizer={"kind":"vq","size":48,"dim":4}',
+        ),
+        "world_all": (f"image_tokenizer={folder / 'more'}", f"warm_start={first}", "backbone.vocab_size=1072"),
+    }
+
+
 @pytest.fixture
-def tiny(tmp_path: Path, image_tokenizer: Path) -> Tiny:
+def tiny(tmp_path: Path, image_tokenizer: Path, beginnings: Beginnings, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """tiny(name, *changes): a recipe at toy size that writes into the test's folder."""
-    return lambda name, *changes: cut(name, tmp_path / "runs", image_tokenizer, *changes)
+    monkeypatch.setattr(assemble, "PAIRED", 24)  # thousands of examples are looked at for codes that are added
+    return lambda name, *changes: cut(name, tmp_path / "runs", image_tokenizer, *beginnings.get(name, ()), *changes)

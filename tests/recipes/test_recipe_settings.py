@@ -58,12 +58,18 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "objective": ('{"l1":3.0}', LEARNT),
         "discriminator_lr": ("0.1", LEARNT),
         "fit_pictures": ("40", LEARNT),
+        "extends": ("FOLDER/fewer_codes", LEARNT),
     },
     "world_base": {
         **SHARED,
         "image_tokenizer": ("FOLDER/other_image_tokenizer", LEARNT),
         "text_tokenizer": ("FOLDER/tokenizer.json", LEARNT),
         "template": ('{"systems":{"text_to_image":"paint","understanding":"say"}}', LEARNT),
+        "tasks": (
+            '{"generate":{"family":"text_to_image","text":"see {words}"},'
+            '"ask":{"family":"understanding","images":[1,1],"answer":"text","text":"what is {words}"}}',
+            LEARNT,
+        ),
         "backbone": (
             '{"d_model":16,"layers":2,"heads":2,"kv_heads":2,"mlp_hidden":24,"vocab_size":1056}',
             LEARNT,
@@ -133,6 +139,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) -> Pl
         save_image_tokenizer(other, folder / "other_image_tokenizer")
         captions = [WorldSource(WorldConfig(), 0).example(index).caption or "" for index in range(100)]
         train_bpe(captions, size=800).save(folder / "tokenizer.json")
+        if name == "world_tokenizer":
+            whole = cut(name, folder, image_tokenizer)
+            assert isinstance(whole, TokenizerRecipe)
+            quantizer = whole.tokenizer.quantizer.model_copy(update={"size": 16})
+            fewer = whole.tokenizer.model_copy(update={"quantizer": quantizer})
+            save_image_tokenizer(
+                build_image_tokenizer(fewer, torch.Generator().manual_seed(2)), folder / "fewer_codes"
+            )
         if name == "world_base":
             warm = run(cut(name, folder, image_tokenizer, "run.name=first", "run.seed=7", "run.steps=2"))
             (warm / "export").rename(folder / "warm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from recipes.tokenizer import TokenizerModule
 MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
 Tiny = Callable[..., Recipe]
 """tiny(name, *changes): the type of the fixture of that name."""
+Beginnings = Mapping[str, tuple[str, ...]]
+"""Changes by recipe that say what it goes on from."""
 COMMON = (
     "run.precision=fp32",
     "run.batch_size=4",

@@ -10,7 +10,18 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.rng import generator
 from dimoo.presets.config import ImageSettings, ModelConfig
-from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
+from dimoo.presets.families import (
+    CONTROL,
+    DENSE,
+    EDITING,
+    MULTI_VIEW,
+    OTHER,
+    STYLE,
+    SUBJECT,
+    TEXT_TO_IMAGE,
+    UNDERSTANDING,
+)
+from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
@@ -19,6 +30,14 @@ from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 CODES = 64
+MAPS = {"canny": "white apple", "depth": "red apple"}
+TABLE = {
+    **STANDARD,
+    "control": TaskText(family=CONTROL, text="{option}: {words}", options=MAPS, images=(1, 1), size="picture"),
+    "predict": TaskText(family=DENSE, text="{option}", options=MAPS, images=(1, 1), size="picture"),
+    "style": TaskText(family=STYLE, text="as the second", images=(2, 2), size="picture"),
+    "subject": TaskText(family=SUBJECT, images=(1, 3)),
+}
 WORDS = Path(dimoo.__file__).parent / "assets" / "mini" / "tokenizer.json"
 
 
@@ -52,3 +71,27 @@ def model() -> Dimoo:
         caption_tokens=6,
     )
     return Dimoo(config, backbone=backbone, text_tokenizer=text, image_tokenizer=image)
+
+
+@pytest.fixture(scope="session")
+def every(model: Dimoo) -> Dimoo:
+    """The same model, as one that was taught every family of tasks, with a table that has all that an entry can say."""
+    systems = {
+        TEXT_TO_IMAGE: "draw",
+        UNDERSTANDING: "answer",
+        EDITING: "draw left",
+        SUBJECT: "draw object",
+        STYLE: "draw white",
+        CONTROL: "draw right",
+        DENSE: "draw count",
+        MULTI_VIEW: "draw above",
+        OTHER: "draw and answer",
+    }
+    template = model.config.template.model_copy(update={"systems": systems})
+    config = model.config.model_copy(update={"template": template, "tasks": TABLE})
+    return Dimoo(
+        config,
+        backbone=model.backbone,
+        text_tokenizer=model.prompts.text,
+        image_tokenizer=model.kit.image_tokenizer,
+    )

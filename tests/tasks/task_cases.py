@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
+from dimoo.tasks.model import Dimoo
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -45,3 +46,41 @@ def equal(one: object, two: object) -> bool:
 def all_equal(one: Sequence[object], two: Sequence[object]) -> bool:
     """Whether two lists of results are the same."""
     return len(one) == len(two) and all(map(equal, one, two))
+
+
+class Spy:
+    """A network that keeps the sequences of every call."""
+
+    def __init__(self, network):
+        self.network, self.device, self.vocab_size = network, network.device, network.vocab_size
+        self.seen: list[list[list[int]]] = []
+
+    def __call__(self, tokens, layout):
+        self.seen.append([part.tolist() for part in tokens.split(list(layout.query_lengths))])
+        return self.network(tokens, layout)
+
+    def head(self, rows, columns=None):
+        return self.network.head(rows, columns)
+
+
+class Idle:
+    """A network that must not be asked."""
+
+    def __init__(self, network):
+        self.device, self.vocab_size = network.device, network.vocab_size
+
+    def __call__(self, tokens, layout):
+        raise AssertionError("the network was asked")
+
+    def head(self, rows, columns=None):
+        raise AssertionError("the network was asked")
+
+
+def served_by(model: Dimoo, network: object, **changes: object) -> Dimoo:
+    """The model with another network, and with changes to its config."""
+    return Dimoo(
+        model.config.model_copy(update=changes),
+        backbone=network,
+        text_tokenizer=model.prompts.text,
+        image_tokenizer=model.kit.image_tokenizer,
+    )

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from llada_like import END, TEMPLATE, TURN_END, llada_like, llada_text
-from task_cases import box, picture
+from task_cases import box, picture, served_by
 
 import dimoo
 from dimoo.core.requests import Message
@@ -197,13 +197,28 @@ def test_what_a_text_only_model_cannot_do_is_named_before_it_computes(call, mess
     assert network.seen == []
 
 
-def test_a_model_without_a_chat_template_says_so(model):
+def test_a_model_without_a_template_and_without_the_task_says_so(model):
     with pytest.raises(dimoo.RequestError, match="no chat template, so it cannot chat; load one that has, as LLaDA"):
-        model.chat("hello")
+        served_by(model, model.backbone, tasks={"ask": model.config.tasks["ask"]}).chat("hello")
+
+
+def test_a_model_without_a_template_chats_as_its_table_says(model):
+    asked = dimoo.TaskRequest(task="chat", words="what is left of the apple ?", tokens=5, seed=3)
+    drawn = TextSettings(draw=CategoricalConfig(temperature=2.0))
+    answer = model.chat("what is left of the apple ?", tokens=5, seed=3, settings=drawn)
+    assert answer == model.run([asked], text=drawn)[0]
+    assert answer != model.chat("what is left of the apple ?", tokens=5, seed=4, settings=drawn)
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
+    with pytest.raises(dimoo.RequestError, match="takes one message of the user, not 3 of user, assistant, user"):
+        model.chat([*turns, turns[0]])
+    with pytest.raises(dimoo.RequestError, match="one message of the user, not 1 of system"):
+        model.chat([{"role": "system", "content": "hello"}])
+    with pytest.raises(dimoo.RequestError, match="one message of the user, not 0"):
+        model.chat([])
 
 
 def test_our_own_prompts_need_the_tokens_of_a_multimodal_model(talker):
-    with pytest.raises(dimoo.ConfigError, match=r"no special token 'answer_end'; .* text-only: dimoo.grow adds"):
+    with pytest.raises(dimoo.ConfigError, match=r"no special token 'answer_start'; .* text-only: dimoo.grow adds"):
         talker.prompts.text_answer("hello", 4)
     with pytest.raises(dimoo.ConfigError, match="no special token 'answer_end'"):
         talker.prompts.read_text(torch.tensor([1, 2]))

@@ -19,8 +19,9 @@ from dimoo.backbone.layout import PackedLayout
 from dimoo.core.requests import Message
 from dimoo.core.rng import generator
 from dimoo.data.world import WorldConfig, plain_caption, render, sample_scene
+from dimoo.diffusion.guidance import CONDITION
 from dimoo.tasks.likelihood import Likelihood, draw_masks, known_problem, likelihood, stratified_mean
-from dimoo.tasks.problem import CONDITION, Problem
+from dimoo.tasks.problem import Problem
 from dimoo.tasks.problems import CAPTION_REQUEST
 from dimoo.tokenizers.document import Document, Target, join
 from dimoo.tokenizers.template import PLAIN, ChatTemplate

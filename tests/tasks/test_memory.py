@@ -101,7 +101,7 @@ def test_a_real_step_takes_what_the_estimate_says(
         seed=0,
         read=lambda ids: ids,
     )
-    stream = Stream(backbone, config.vocabulary, [job])
+    stream = Stream.sampled(backbone, config.vocabulary, [job])
     need = by_task(estimate(config, dtype=torch.float32, image=image), SIZE)[task]
     assert need.tokens == sum(len(document) + len(job.problem.answer) for document in job.problem.branches.values())
     real = peak_bytes(lambda: next(stream))

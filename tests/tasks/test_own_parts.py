@@ -23,6 +23,7 @@ from dimoo.diffusion.corruption import ExactCount
 from dimoo.diffusion.loss import MeanOverMasked
 from dimoo.diffusion.schedules import Linear
 from dimoo.diffusion.times import UniformTimes
+from dimoo.tasks.compose import Settings
 from dimoo.tasks.generate import generate
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.plans import image_plan
@@ -144,7 +145,8 @@ def test_an_order_that_leaves_masks_is_named(model):
 
 def test_a_task_of_ones_own_is_a_function_that_returns_a_job(model):
     def codes(prompt):
-        job = generate(model.kit, dimoo.GenerateRequest(prompt=prompt), model.config.image)
+        settings = Settings(image=model.config.image, text=model.config.text)
+        job = generate(model.kit, dimoo.GenerateRequest(prompt=prompt), settings)
         return replace(job, read=lambda ids: ids[2:-2].tolist())
 
     mine, other = model.run([codes("a cat"), dimoo.GenerateRequest(prompt="a cat")])
@@ -246,7 +248,7 @@ def test_two_codebooks_train(two):
         (lambda m: m.inpaint(picture(8, 8), np.zeros((8, 8)), "a"), "the mask must be a Pillow image, not ndarray"),
         (lambda m: m.run(dimoo.GenerateRequest(prompt="a")), r"must be a list, not GenerateRequest; for one write"),
         (lambda m: m.run("a cat"), "must be a list, not str"),
-        (lambda m: m.run(["a cat"]), "a request is a GenerateRequest, .* AskRequest, ChatRequest or Job, not str"),
+        (lambda m: m.run(["a cat"]), "a request is one of dimoo's requests, as dimoo.GenerateRequest, or a Job, not str"),
         (lambda m: m.run([]), "no request to run"),
     ],
 )

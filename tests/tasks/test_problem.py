@@ -4,8 +4,9 @@ import torch
 from dimoo.core.rng import generator
 from dimoo.denoise.pack import Branch, pack
 from dimoo.diffusion.canvas import Canvas
-from dimoo.tasks.problem import CONDITION, Problem
-from dimoo.tasks.problems import UNCONDITIONAL, text_to_image, understanding
+from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
+from dimoo.tasks.problem import Problem
+from dimoo.tasks.problems import text_to_image, understanding
 from dimoo.tokenizers.document import GIVEN, Document
 from dimoo.tokenizers.prompts import Grid
 

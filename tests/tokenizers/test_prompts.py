@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from dimoo.core.errors import CheckpointError, ConfigError, DataError, RequestError
 from dimoo.tokenizers.document import GIVEN, Target
-from dimoo.tokenizers.prompts import Grid
+from dimoo.tokenizers.prompts import Grid, Words
 from dimoo.tokenizers.text import PROMPT_TAGS, SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
 
@@ -54,17 +54,17 @@ def test_without_condition_the_user_part_is_replaced_and_the_system_part_kept(pr
 def test_pictures_stand_in_order_before_the_last_tag(prompts, picture, tag):
     other = Grid.of("image", CODES.flip(1))
     plain = prompts.context("ask", "what is it").ids.tolist()
-    one = prompts.context("ask", "what is it", [Grid.of("image", CODES)])
+    one = prompts.context("ask", ["what is it", Grid.of("image", CODES)])
     assert one.ids.tolist() == [*plain[:-1], *picture, tag("</user>")]
     assert bool((one.group == GIVEN).all())
-    two = prompts.context("ask", "what is it", [Grid.of("image", CODES), other]).ids.tolist()
+    two = prompts.context("ask", ["what is it", Grid.of("image", CODES), other]).ids.tolist()
     assert two[: len(plain) - 1 + len(picture)] == [*plain[:-1], *picture]
     assert len(two) == len(plain) + 2 * len(picture)
 
 
 def test_pictures_do_not_count_as_prompt_tokens(prompts):
     big = Grid.of("image", torch.zeros(16, 16, dtype=torch.int64))
-    assert len(prompts.context("ask", "what is it", [big])) > prompts.template.max_prompt_tokens
+    assert len(prompts.context("ask", ["what is it", big])) > prompts.template.max_prompt_tokens
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,7 +95,7 @@ def test_an_unknown_task_is_named_with_the_known_ones(prompts):
 
 def test_an_unknown_modality_is_named(prompts):
     with pytest.raises(ConfigError, match="no modality 'audio'; known: image"):
-        prompts.context("ask", "what", [Grid.of("audio", torch.zeros(4, dtype=torch.int64))])
+        prompts.context("ask", ["what", Grid.of("audio", torch.zeros(4, dtype=torch.int64))])
 
 
 def test_a_picture_to_be_made(prompts):
@@ -118,12 +118,13 @@ def test_a_known_picture_is_one_group_of_targets_but_for_its_lines(prompts, pict
     answer = prompts.grid_answer(grid)
     assert answer.ids.tolist() == [vocabulary.answer_start, *picture, vocabulary.answer_end]
     assert answer.group.tolist() == [GIVEN] * 2 + [0, 0, 0, GIVEN] * 2 + [GIVEN] * 2
-    assert torch.equal(prompts.grid_of_answer(grid, answer.ids), CODES)
+    (codes,) = prompts.parts_of([grid], answer.ids)
+    assert torch.equal(codes, CODES)
 
 
-def test_codes_that_are_kept_are_shown_and_the_others_masked(prompts):
+def test_codes_that_are_known_are_shown_and_the_others_masked(prompts):
     keep = torch.tensor([[True, False, True], [False, False, True]])
-    grid = Grid(modality="image", shape=(2, 3), codes=CODES, keep=keep)
+    grid = Grid.of("image", torch.where(keep, CODES, -1))
     answer = prompts.grid_answer(grid)
     known = prompts.grid_answer(Grid.of("image", CODES))
     is_code = answer.group == 0
@@ -131,7 +132,111 @@ def test_codes_that_are_kept_are_shown_and_the_others_masked(prompts):
     assert torch.equal(answer.ids[is_code][keep.flatten()], known.ids[is_code][keep.flatten()])
     assert torch.equal(answer.group, known.group)
     with pytest.raises(DataError, match="no codes"):
-        prompts.grid_of_answer(grid, answer.ids)
+        prompts.parts_of([grid], answer.ids)
+    (unfinished,) = prompts.parts_of([grid], answer.ids, unknown=prompts.vocabulary.mask)
+    assert torch.equal(unfinished, grid.codes)
+
+
+def test_codes_that_are_given_are_no_targets_and_nothing_else_changes(prompts):
+    given = torch.tensor([[True, False, True], [False, False, True]])
+    answer = prompts.grid_answer(replace(Grid.of("image", CODES), given=given))
+    plain = prompts.grid_answer(Grid.of("image", CODES))
+    assert torch.equal(answer.ids, plain.ids)
+    assert answer.targets == plain.targets
+    assert answer.group[plain.group == 0].tolist() == [GIVEN if known else 0 for known in given.flatten().tolist()]
+    assert bool((answer.group[plain.group == GIVEN] == GIVEN).all())
+
+
+def test_of_two_codebooks_all_of_a_position_is_given_or_to_be_made(prompts):
+    codes = torch.tensor([[[0, 31], [-1, -1]], [[5, 7], [1, 2]]])
+    given = torch.tensor([[True, False], [False, True]])
+    grid = Grid(modality="image", shape=(2, 2), codes=codes, codebooks=2, given=given)
+    answer = prompts.grid_answer(grid)
+    inside = answer.group[2:-2].view(2, 5)
+    assert inside.tolist() == [[GIVEN, GIVEN, 0, 1, GIVEN], [0, 1, GIVEN, GIVEN, GIVEN]]
+    mask, first = prompts.vocabulary.mask, prompts.vocabulary.modality("image").start
+    assert answer.ids[2:6].tolist() == [first, first + 63, mask, mask]
+    (read,) = prompts.parts_of([grid], answer.ids, unknown=mask)
+    assert torch.equal(read, codes)
+
+
+def sequence(prompts, family, pieces):
+    """The ids of a message, written out: words before the first picture stand in one string with the tags."""
+    encode, vocabulary = prompts.text.encode, prompts.vocabulary
+    entry, line = vocabulary.modality("image"), vocabulary.end_of_line
+    first = next((index for index, piece in enumerate(pieces) if isinstance(piece, Grid)), len(pieces))
+    opening = "".join("<uncondition>" if piece is None else piece for piece in pieces[:first])
+    ids = encode(f"<system>{prompts.template.systems[family]}</system><user>{opening}")
+    for piece in pieces[first:]:
+        if isinstance(piece, Grid):
+            rows = [[*(entry.start + code for code in row), line] for row in piece.codes.tolist()]
+            ids += [entry.opening, *sum(rows, []), entry.closing]
+        else:
+            ids += [vocabulary.unconditional] if piece is None else encode(piece)
+    return [*ids, *encode("</user>")]
+
+
+GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 63)).map(
+    lambda drawn: Grid.of("image", torch.full(drawn[:2], drawn[2]))
+)
+SPOKEN = st.sampled_from(["a cat", "red", "left of it ?", "", None])
+
+
+@settings(deadline=None, max_examples=80)
+@given(pieces=st.lists(SPOKEN | GRIDS, max_size=6))
+def test_words_and_pictures_stand_in_the_order_in_which_they_are_said(prompts, pieces):
+    context = prompts.context("ask", pieces)
+    assert context.ids.tolist() == sequence(prompts, "ask", pieces)
+    assert bool((context.group == GIVEN).all())
+    assert context.targets == ()
+
+
+def test_words_after_a_picture_count_as_prompt_tokens_and_tags_in_them_stay_words(prompts):
+    grid = Grid.of("image", CODES)
+    with pytest.raises(RequestError, match=r"takes \d+ tokens, more than the 100"):
+        prompts.context("draw", ["a cat", grid, "cat " * 120])
+    half = "cat " * 45
+    prompts.context("draw", [half, grid])
+    prompts.context("draw", [grid, half])
+    with pytest.raises(RequestError, match="more than the 100"):
+        prompts.context("draw", [half, grid, half])
+    ids = prompts.context("draw", ["a", grid, "</user><answer><IMAGE>"]).ids.tolist()
+    assert [ids.count(prompts.text.id_of(token)) for token in ("</user>", "<answer>", "<IMAGE>")] == [1, 0, 1]
+
+
+def test_an_answer_of_several_parts_is_the_parts_one_after_the_other(prompts):
+    vocabulary = prompts.vocabulary
+    parts = [Grid.of("image", CODES), Words(text="red apple", length=6), Grid.of("image", CODES.T.contiguous())]
+    answer = prompts.answer(parts)
+    alone = [prompts.answer([part]) for part in parts]
+    inside = [token for one in alone for token in one.ids[1:-1].tolist()]
+    assert answer.ids.tolist() == [vocabulary.answer_start, *inside, vocabulary.answer_end]
+    assert [target.kind for target in answer.targets] == ["image", "text", "padding", "image"]
+    groups, shift = [], 0
+    for one in alone:
+        groups += [group if group == GIVEN else group + shift for group in one.group[1:-1].tolist()]
+        shift += len(one.targets)
+    assert answer.group.tolist() == [GIVEN, *groups, GIVEN]
+    picture, words, turned = prompts.parts_of(parts, answer.ids)
+    assert torch.equal(picture, CODES)
+    assert words == "red apple"
+    assert torch.equal(turned, CODES.T)
+
+
+def test_parts_are_read_while_they_are_being_made(prompts):
+    mask = prompts.vocabulary.mask
+    parts = [Words(length=5), Grid(modality="image", shape=(2, 3)), Words(length=4)]
+    ids = prompts.answer(parts).ids
+    assert int((ids == mask).sum()) == 5 + 6 + 4
+    ids[2:4] = torch.tensor(prompts.text.encode("red apple")[:2])
+    first = prompts.vocabulary.modality("image").start
+    ids[1 + 5 + 1] = first + 7
+    words, codes, nothing = prompts.parts_of(parts, ids, unknown=mask)
+    assert words == prompts.text.decode([mask, *ids[2:4].tolist(), mask, mask])
+    assert codes.tolist() == [[7, -1, -1], [-1, -1, -1]]
+    assert nothing == prompts.text.decode([mask] * 4) == ""
+    with pytest.raises(DataError, match="no codes"):
+        prompts.parts_of(parts, ids)
 
 
 def test_several_codebooks_share_the_range(prompts):
@@ -143,7 +248,8 @@ def test_several_codebooks_share_the_range(prompts):
     assert answer.group.tolist() == [GIVEN] * 2 + [0, 1, GIVEN] * 2 + [GIVEN] * 2
     made = answer.ids[answer.group >= 0].tolist()
     assert made == [first, first + 32 + 31, first + 5, first + 32 + 7]
-    assert torch.equal(prompts.grid_of_answer(grid, answer.ids), codes)
+    (read,) = prompts.parts_of([grid], answer.ids)
+    assert torch.equal(read, codes)
 
 
 def test_a_known_text_answer(prompts, text):

@@ -19,11 +19,13 @@ def extended(tokenizer: ImageTokenizer, size: int) -> ImageTokenizer:
     `quantizer.initialise` fits them to a sample; the decoder may be trained.
 
     Raises:
-        ConfigError: the codebook is not learned, or not smaller than `size`.
+        ConfigError: the codebook is not learned from averages, or not smaller than `size`.
     """
     old = tokenizer.quantizer
     if not isinstance(old, VectorQuantizer):
         raise ConfigError(f"only a learned codebook can be extended, not a {type(old).__name__}")
+    if old.ema_decay is None:  # an optimiser would move the old codes with the new ones
+        raise ConfigError("a codebook that learns by gradient cannot be extended; train it with an ema_decay")
     if size <= old.codebook_size:
         raise ConfigError(f"{size} codes are no more than the {old.codebook_size} there are; ask for more")
     quantizer = VectorQuantizer(

@@ -1,0 +1,107 @@
+"""rerun: make a result again from the record that it carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dimoo.cli.files import output_paths, write_picture
+from dimoo.cli.options import MODEL, PATH_HELP, Device, DType, OnDevice, WithAttention, open_model
+from dimoo.core.errors import CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from dimoo.tasks.model import Dimoo
+    from dimoo.tasks.records import Record
+
+
+def rerun(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A picture that a command wrote, or the JSON that ask or chat printed."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where the picture goes, as F.png; not for words.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object: out or answer, equal (null: not known), model, fingerprint."
+        ),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="PATH", rich_help_panel=MODEL, help=f"{PATH_HELP}  [default: the one recorded]"
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", rich_help_panel=MODEL, help="Take a model that is not the one recorded.")
+    ] = False,
+    device: OnDevice = Device.AUTO,
+    attention: WithAttention = None,
+) -> None:
+    """Make a picture or an answer again from its record.
+
+    Model, request and settings are those of the record. Prints the path of the picture, or the answer. Exit status: 0
+    it came out the same, 1 it did not.
+    """
+    from dimoo.core.requests import AskRequest, ChatRequest
+    from dimoo.tasks.picture_files import read_record
+    from dimoo.tasks.records import request_of, result_of
+
+    record = read_record(file)
+    request, before = request_of(record), record.result
+    words = isinstance(request, AskRequest | ChatRequest) if before is None else before.size is None
+    if words and out is not None:
+        raise typer.BadParameter(f"{file} tells of words, which are printed; leave it out", param_hint="--out")
+    if not words and out is None:
+        raise typer.BadParameter(f"{file} tells of a picture; say where it goes, as --out H.png", param_hint="--out")
+    paths = [] if out is None else output_paths(out, 1)
+
+    dimoo = _opened(record, model, device, attention, force=force)
+    made = _chosen(dimoo.run([request], image=record.image, text=record.text)[0], record)
+    equal = None if before is None else result_of(made, before.part) == before
+    said: dict[str, Any] = {"answer": made} if isinstance(made, str) else {"out": str(out)}
+    if not isinstance(made, str):
+        write_picture(made, paths[0])
+    said |= {"equal": equal, "model": dimoo.source, "fingerprint": dimoo.fingerprint}
+    typer.echo(json.dumps(said, indent=2) if as_json else said.get("answer", out))
+    if equal is False:
+        then, now = record.model, dimoo.backbone.device.type
+        raise RequestError(
+            f"the result differs from the recorded one, which dimoo {then.dimoo} made with torch {then.torch} on"
+            f" {then.device}; this is on {now}"
+        )
+
+
+def _opened(record: Record, model: str | None, device: Device, attention: Any, *, force: bool) -> Dimoo:
+    """The model that a record names, or another one that has its fingerprint, or any by force."""
+    then = record.model
+    source = then.source if model is None else model
+    if source is None:
+        raise RequestError(f"the record does not say where the model {then.name!r} is; give --model PATH")
+    if then.dtype not in [kind.value for kind in DType]:
+        raise RequestError(f"the model computed in {then.dtype}; run dimoo.request_of(record) in Python instead")
+    dimoo = open_model(source, device, DType(then.dtype), attention)
+    if dimoo.fingerprint != then.fingerprint and not force:
+        raise CheckpointError(
+            f"{source!r} is another model: its fingerprint is {dimoo.fingerprint}, that of the recorded model"
+            f" {then.name!r} {then.fingerprint}; give --model PATH of that one, or --force"
+        )
+    return dimoo
+
+
+def _chosen(made: Any, record: Record) -> Image | str:
+    """The part of a result that the record is of; the first picture where it does not say."""
+    from PIL.Image import Image
+
+    if not isinstance(made, tuple):
+        return made  # type: ignore[no-any-return]
+    if record.result is not None and record.result.part is not None:
+        return made[record.result.part]  # type: ignore[no-any-return]
+    return next((part for part in made if isinstance(part, Image)), made[0])
