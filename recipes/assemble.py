@@ -132,6 +132,7 @@ def model_of(module: DiffusionModule) -> Dimoo:
         vocabulary=builder.prompts.vocabulary,
         template=recipe.template,
         tasks=recipe.tasks,
+        image=recipe.sampling,
         answer_tokens=recipe.mixture.question_tokens,
         caption_tokens=recipe.mixture.caption_tokens,
     )

@@ -11,6 +11,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.core.config import StrictConfig
 from dimoo.data.config import MixtureConfig, SourceConfig
 from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
+from dimoo.presets.config import ImageSettings
 from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
 from dimoo.tokenizers.template import PromptTemplate
@@ -97,6 +98,8 @@ class DiffusionRecipe(_Recipe):
     """Softmax over the ids of the position's modality only; False is the paper's full vocabulary."""
     loss_chunk: int = Field(default=4096, ge=1)
     """Masked rows whose logits exist at one time."""
+    sampling: ImageSettings = ImageSettings()
+    """How the exported model makes pictures where a request does not say."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights, which are what is shown and exported; 0: the last weights are."""
     place_codes: bool = True

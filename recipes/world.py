@@ -8,8 +8,15 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.data.world.config import WorldConfig
 from dimoo.data.world.tasks import WorldTask
-from dimoo.diffusion.config import AntitheticTimesConfig, CosineConfig, ExactCountConfig, MeanOverMaskedConfig
+from dimoo.diffusion.config import (
+    AntitheticTimesConfig,
+    CategoricalConfig,
+    CosineConfig,
+    ExactCountConfig,
+    MeanOverMaskedConfig,
+)
 from dimoo.presets import families
+from dimoo.presets.config import ImageSettings
 from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.image.config import (
     ImageTokenizerConfig,
@@ -241,5 +248,8 @@ def world_all() -> DiffusionRecipe:
             "backbone": base.backbone.model_copy(update={"vocab_size": TEXT_IDS + ALL_CODES}),
             "mixture": MixtureConfig(text_to_image=0.45, question=0.4, caption=0.15),
             "warm_start": "runs/world_base/export",
+            "sampling": ImageSettings(
+                conditions={"no_text": 1.0, "no_image": 0.0}, draw=CategoricalConfig(temperature=0.7)
+            ),
         }
     )

@@ -78,7 +78,7 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
         model: what is scored, with its own sampling settings.
         world: what it was trained for, see `world_of`.
         limit: prompts of one object, prompts of two objects, and questions, each; half as many of everything else, and
-            of each kind of a task a tenth, at least 4.
+            of each kind of a task one in 25, at least 4.
         seed: of the held-out scenes and of sampling.
         batch: requests run together.
         progress: shows how far it is.
@@ -97,7 +97,7 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
     }
     asked = qa_suite(world, limit, seed, canvas=canvas)
     shown = [scene for _, scene in suites["one"][:fewer]]
-    of_kind = min(limit, max(LEAST, limit // 10))
+    of_kind = min(limit, max(LEAST, limit // 25))
     drawn, left_out = task_suite(model.config, world, of_kind, seed, canvas)
     total = sum(len(suite) for suite in (*suites.values(), *drawn.values())) + len(asked) + len(shown)
     run = Runner(model=model, batch=batch, progress=progress, bar=progress.add_task("evaluating", total=total))

@@ -256,7 +256,10 @@ def test_how_a_task_is_said_is_the_tables() -> None:
 
 def test_a_mixture_says_how_long_words_are() -> None:
     chat, compare = case("chat", "chat_fact", 0), case("compare", "compare_what", 0)
-    for example, changed, kept in ((chat, "caption_tokens", "question_tokens"), (compare, "question_tokens", "caption_tokens")):
+    for example, changed, kept in (
+        (chat, "caption_tokens", "question_tokens"),
+        (compare, "question_tokens", "caption_tokens"),
+    ):
         base = len(document(example))
         longer = getattr(MIXTURE, changed) + 3
         assert len(document(example, **{changed: longer})) == base + 3

@@ -144,9 +144,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) -> Pl
             assert isinstance(whole, TokenizerRecipe)
             quantizer = whole.tokenizer.quantizer.model_copy(update={"size": 16})
             fewer = whole.tokenizer.model_copy(update={"quantizer": quantizer})
-            save_image_tokenizer(
-                build_image_tokenizer(fewer, torch.Generator().manual_seed(2)), folder / "fewer_codes"
-            )
+            save_image_tokenizer(build_image_tokenizer(fewer, torch.Generator().manual_seed(2)), folder / "fewer_codes")
         if name == "world_base":
             warm = run(cut(name, folder, image_tokenizer, "run.name=first", "run.seed=7", "run.steps=2"))
             (warm / "export").rename(folder / "warm")

@@ -149,9 +149,7 @@ def test_old_ids_keep_their_logits_and_added_codes_begin_near_old_ones(tiny: Tin
         (("image_tokenizer=./nowhere",), CheckpointError, "nowhere"),
     ],
 )
-def test_what_does_not_fit_together(
-    changes: tuple[str, ...], error: type[Exception], message: str, tiny: Tiny
-) -> None:
+def test_what_does_not_fit_together(changes: tuple[str, ...], error: type[Exception], message: str, tiny: Tiny) -> None:
     with pytest.raises(error, match=message):
         run(tiny("world_all", *changes), dry=True)
 

@@ -34,9 +34,11 @@ def test_words_and_pictures_stand_in_their_order(every, parts):
     grids = [part if isinstance(part, str) else every.kit.grid(part) for part in parts]
     made = job(every, request(*parts)).problem
     assert torch.equal(made.branches["condition"].ids, every.prompts.context("other", grids).ids)
-    assert made.branches.keys() == ({"condition", "unconditional"} | (
-        {"no_text", "no_image"} if any(part in (ONE, TWO) for part in parts) else set()
-    ) | ({"no_image_1", "no_image_2"} if ONE in parts and TWO in parts else set()))
+    assert made.branches.keys() == (
+        {"condition", "unconditional"}
+        | ({"no_text", "no_image"} if any(part in (ONE, TWO) for part in parts) else set())
+        | ({"no_image_1", "no_image_2"} if ONE in parts and TWO in parts else set())
+    )
 
 
 def test_the_family_is_the_requests(every):

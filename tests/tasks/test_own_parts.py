@@ -248,7 +248,10 @@ def test_two_codebooks_train(two):
         (lambda m: m.inpaint(picture(8, 8), np.zeros((8, 8)), "a"), "the mask must be a Pillow image, not ndarray"),
         (lambda m: m.run(dimoo.GenerateRequest(prompt="a")), r"must be a list, not GenerateRequest; for one write"),
         (lambda m: m.run("a cat"), "must be a list, not str"),
-        (lambda m: m.run(["a cat"]), "a request is one of dimoo's requests, as dimoo.GenerateRequest, or a Job, not str"),
+        (
+            lambda m: m.run(["a cat"]),
+            "a request is one of dimoo's requests, as dimoo.GenerateRequest, or a Job, not str",
+        ),
         (lambda m: m.run([]), "no request to run"),
     ],
 )

@@ -170,7 +170,7 @@ def sequence(prompts, family, pieces):
     for piece in pieces[first:]:
         if isinstance(piece, Grid):
             rows = [[*(entry.start + code for code in row), line] for row in piece.codes.tolist()]
-            ids += [entry.opening, *sum(rows, []), entry.closing]
+            ids += [entry.opening, *(index for row in rows for index in row), entry.closing]
         else:
             ids += [vocabulary.unconditional] if piece is None else encode(piece)
     return [*ids, *encode("</user>")]
