@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -88,6 +89,7 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "accumulate": ("1", LEARNT),
         "slice_loss": ("false", LEARNT),
         "loss_chunk": ("3", {"rows at a time"}),
+        "sampling": ('{"steps":3}', {"sampling"}),
         "ema": ("0.5", {"weights"}),
         "place_codes": ("false", LEARNT),
         "warm_start": ("FOLDER/warm", LEARNT),
@@ -121,6 +123,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
         "pictures": [path.name for path in (folder / "pictures").glob("*")],
         "saved": saved,
         "rows at a time": max(rows) <= 3,
+        "sampling": json.loads((folder / "export/config.json").read_text()).get("image"),
     }
 
 

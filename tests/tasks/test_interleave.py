@@ -115,9 +115,9 @@ def test_sizes_that_are_not_said_are_the_models_own(every):
 
 # ---- a picture that the answer starts from
 
-REGION = np.zeros((16, 24), bool)
+REGION = np.zeros((24, 16), bool)
 REGION[3:9, 2:10] = True
-START = dimoo.Masked(picture(16, 24, 5), (dimoo.Box(2, 3, 10, 9),))
+START = dimoo.Masked(picture(24, 16, 5), (dimoo.Box(2, 3, 10, 9),))
 
 
 def test_an_answer_may_start_from_a_masked_picture(every):
@@ -129,15 +129,15 @@ def test_an_answer_may_start_from_a_masked_picture(every):
     old, new = np.asarray(START.image), np.asarray(first)
     assert np.array_equal(old[~REGION], new[~REGION])
     assert (old != new).any(-1)[REGION].mean() > 0.9
-    assert second.size == (24, 16)  # made whole, as large as the picture that the answer starts from
+    assert second.size == (16, 24)  # made whole, as large as the picture that the answer starts from
     assert (np.asarray(second) != old).any(-1).mean() > 0.9
     assert isinstance(words, str)
 
     known = every.kit.encode(START.image) + every.config.vocabulary.modality("image").start
-    frozen = torch.ones(2, 3, dtype=torch.bool)
-    frozen[:, :2] = False
+    frozen = torch.ones(3, 2, dtype=torch.bool)
+    frozen[:2] = False
     for state in every.stream([asked]):
-        ids = state.canvas.ids[1 + 5 + 1 :][: 2 * 4].view(2, 4)[:, :3]
+        ids = state.canvas.ids[1 + 5 + 1 :][: 3 * 3].view(3, 3)[:, :2]
         assert torch.equal(ids[frozen], known[frozen])
 
 
@@ -172,7 +172,7 @@ def test_targets_are_what_is_wanted_and_no_more(every):
         (request("a", None), "the part, unless a picture, None must be a string"),
         (request(START, START), "2 pictures are masked; an answer can start from one"),
         (request(START, answer=(WORDS,)), r"the answer has no picture; add PictureAnswer\(\)"),
-        (request(START), "the masked picture is 16x24, the answer's is not; leave its size out"),
+        (request(START), "the masked picture is 24x16, the answer's is not; leave its size out"),
         (request(dimoo.Masked("cat.png", ())), "must be a Pillow image, not str"),
         (request(dimoo.Masked(ONE, ()), answer=(dimoo.PictureAnswer(),)), "there is no mark"),
         (request(dimoo.Masked(picture(12, 8), (dimoo.Box(0, 0, 8, 8),)), answer=(WORDS, PICTURE)), "not a multiple"),
