@@ -181,6 +181,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "conditions":
+        return import_module("dimoo.conditions")
     if name not in _HOMES:
         raise AttributeError(f"module 'dimoo' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -43,6 +43,9 @@ from recipes.tokenizer import TokenizerModule
 PAIRED = 16_384
 """Examples in which a warm start with fewer codes looks for what the added ones stand for."""
 
+MAX_TOKENS = 2048
+"""What a request and its answer may take together, of models that recipes make: far beyond what they were taught."""
+
 
 def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
     """Everything that a run of any kind needs; see `tokenizer_module` and `diffusion_module`."""
@@ -135,6 +138,7 @@ def model_of(module: DiffusionModule) -> Dimoo:
         image=recipe.sampling,
         answer_tokens=recipe.mixture.question_tokens,
         caption_tokens=recipe.mixture.caption_tokens,
+        max_tokens=MAX_TOKENS,
     )
     return Dimoo(
         with_fingerprints(config, builder.prompts.text, builder.image_tokenizer),

@@ -12,9 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from dimoo.core.requests import AskRequest, GenerateRequest
+from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.example import Example, Source, pictures_of
 from dimoo.evaluation.grids import captioned_grid
+from dimoo.evaluation.requests import request_of
 from dimoo.tokenizers.image.resize import to_images
 from recipes.assemble import model_of
 from recipes.averaging import Averaging, ShownWeights, as_they_are
@@ -95,28 +96,42 @@ def reconstructions(module: TokenizerModule, examples: Sequence[Example]) -> tup
 
 
 def samples(module: DiffusionModule, examples: Sequence[Example]) -> Image.Image:
-    """Pictures made from captions, and answers about given pictures, by the module's present weights."""
-    requests: list[GenerateRequest | AskRequest] = []
+    """What the present weights make of captions, questions and tasks; given pictures stand beside the answer."""
+    asked: list[tuple[Request, str]] = []
     for index, example in enumerate(examples):
-        if example.image is None:
-            continue
-        height, width, _ = example.image.shape
-        requests.append(GenerateRequest(prompt=example.caption or "", height=height, width=width, seed=index))
-    for index, example in enumerate(examples):
+        if example.image is not None:
+            height, width, _ = example.image.shape
+            caption = example.caption or ""
+            asked.append((GenerateRequest(prompt=caption, height=height, width=width, seed=index), caption))
         if example.qa and example.image is not None:
             picture, question = Image.fromarray(example.image), example.qa[0][0]
             tokens = module.recipe.mixture.question_tokens
-            requests.append(AskRequest(images=(picture,), question=question, tokens=tokens, seed=index))
+            asked.append((AskRequest(images=(picture,), question=question, tokens=tokens, seed=index), question))
+        asked += [(request_of(one, index), f"{one.task} {one.option} {one.words}") for one in example.tasks]
     try:
-        results = model_of(module).run(requests)  # in evaluation mode
+        results = model_of(module).run([request for request, _ in asked])  # in evaluation mode
     finally:
         module.train()
     tiles, notes = [], []
-    for request, result in zip(requests, results, strict=True):
-        if isinstance(request, GenerateRequest):
-            tiles.append(result)
-            notes.append(request.prompt)
-        else:
-            tiles.append(request.images[0])
-            notes.append(f"{request.question}? {result}")
+    for (request, said), result in zip(asked, results, strict=True):
+        parts = result if isinstance(result, tuple) else (result,)
+        words = [part for part in parts if isinstance(part, str)]
+        tiles.append(_beside([*_given(request), *(part for part in parts if isinstance(part, Image.Image))]))
+        notes.append(": ".join([said, *words]))
     return captioned_grid(tiles, notes, columns=6)
+
+
+def _given(request: Request) -> Sequence[Image.Image]:
+    single = getattr(request, "image", None)
+    return getattr(request, "images", ()) if single is None else (single,)
+
+
+def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in a row, each on white where it is lower than the others; a white one where there is none."""
+    height = max((picture.height for picture in pictures), default=32)
+    row = Image.new("RGB", (sum(picture.width for picture in pictures) or 32, height), "white")
+    left = 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row

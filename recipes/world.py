@@ -185,7 +185,7 @@ def world_base() -> DiffusionRecipe:
             heads=6,
             kv_heads=6,
             mlp_hidden=512,
-            vocab_size=TEXT_IDS + CODES,
+            vocab_size=TEXT_IDS + ALL_CODES,
             rope_theta=10_000.0,
         ),
         mixture=MixtureConfig(text_to_image=0.55, question=0.3, caption=0.15),
@@ -242,14 +242,11 @@ def world_all() -> DiffusionRecipe:
                     Phase(share=0.25, world=pair_world(), tasks=MORE_TASKS),
                 )
             ),
-            "image_tokenizer": "runs/world_all_tokenizer/export",
             "template": PromptTemplate(systems=SYSTEMS, max_prompt_tokens=256),
             "tasks": TASKS,
-            "backbone": base.backbone.model_copy(update={"vocab_size": TEXT_IDS + ALL_CODES}),
             "mixture": MixtureConfig(text_to_image=0.45, question=0.4, caption=0.15),
-            "warm_start": "runs/world_base/export",
             "sampling": ImageSettings(
-                conditions={"no_text": 1.0, "no_image": 0.0}, draw=CategoricalConfig(temperature=0.7)
+                conditions={"no_text": 1.5, "no_image": 0.3}, draw=CategoricalConfig(temperature=0.5)
             ),
         }
     )

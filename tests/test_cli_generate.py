@@ -129,6 +129,8 @@ def test_guidance_is_the_scale_of_every_condition_that_is_not_named() -> None:
     assert scales() == [2, 2.5, 4, 1]
     assert scales(guidance=0) == [0, 0, 0, 0]
     assert scales(guidance=3, guidance_image=7) == [3, 3, 7, 3]
+    without = image_settings(defaults.model_copy(update={"conditions": {"no_text": 2.5, "no_image": 0.0}}), guidance=3)
+    assert without.conditions == {"no_text": 3, "no_image": 0}  # what the model does not guide by stays so
     assert scales(guidance_text=7) == [2, 7, 4, 1]
     assert scales(guidance_image=0) == [2, 2.5, 0, 1]
 

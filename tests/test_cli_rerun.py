@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from command_line import failed, noisy_picture, pixels, run, succeeded, told
+from PIL import Image
 from tiny_checkpoint import tiny_model
 
 import dimoo
+from dimoo.cli.options import open_model
 from dimoo.diffusion.config import CategoricalConfig
 from dimoo.presets.config import ModelConfig, TextSettings
 from dimoo.presets.families import FAMILIES
@@ -126,6 +128,57 @@ def test_words(tiny: Path, picture: Path, tmp_path: Path, command: str, words: t
     assert "differs from the recorded one" in result.stderr
     file.write_text(json.dumps(json.loads(said)["record"]))  # nothing is known of the answer
     assert told(run("rerun", file, "--json"))["equal"] is None
+
+
+def test_choices(tiny: Path, picture: Path, tmp_path: Path) -> None:
+    said = succeeded(run("ask", picture, "is it", "--choices", "the,draw,answer", "--json", "--model", tiny))
+    facts, file = json.loads(said), tmp_path / "said.json"
+    file.write_text(said)
+    assert told(run("rerun", file, "--json"))["equal"] is True
+    assert succeeded(run("rerun", file)) == f"{facts['answer']}\n"
+    others = {**facts, "answer": min(facts["probabilities"], key=facts["probabilities"].get)}
+    file.write_text(json.dumps(others))
+    assert run("rerun", file).exit_code == 1
+
+
+def test_a_retouching_session(tiny: Path, picture: Path, tmp_path: Path) -> None:
+    session = dimoo.Retouching(dimoo.load(tiny), Image.open(picture))
+    session.retouch(dimoo.Box(0, 0, 9, 9), "a cat", feather=2, seed=3)
+    session.retouch(dimoo.Box(5, 5, 20, 16), settings=dimoo.ImageSettings(steps=2), seed=4)
+    dimoo.save_picture(session.picture, tmp_path / "g.png")
+    came_out_again(tmp_path / "g.png", tmp_path / "h.png")
+
+
+def test_a_model_named_by_a_relative_path(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny.parent.parent)
+    made = tmp_path / "g.png"
+    succeeded(run("generate", "a cat", "--model", tiny.relative_to(tiny.parent.parent), "--out", made))
+    monkeypatch.chdir(tmp_path)
+    came_out_again(made, tmp_path / "h.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"device": "xpu"}, "'xpu', which is not here"), ({"attention": "varlen"}, "cannot be had")]
+)
+def test_where_it_was_made_is_taken_where_it_is_there(
+    change: dict[str, str], said: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    asked = []
+
+    def opened(*how: Any) -> Dimoo:
+        asked.append(tuple(getattr(each, "value", each) for each in how[1:]))
+        return open_model(*how)
+
+    monkeypatch.setattr("dimoo.cli.rerun.open_model", opened)
+    came_out_again(drawn, tmp_path / "h.png")
+    assert asked == [("cpu", "float32", "sdpa")]
+    assert caplog.text == ""
+    record = dimoo.read_record(drawn)
+    record.model_copy(update={"model": record.model.model_copy(update=change)}).save(tmp_path / "g.json")
+    facts = told(run("rerun", tmp_path / "g.json", "--out", tmp_path / "h.png", "--json"))
+    assert facts["equal"]
+    assert said in caplog.text
+    assert asked[-1] == (("auto", "float32", "sdpa") if "device" in change else ("cpu", "float32"))
 
 
 def test_json(tiny: Path, drawn: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dimoo.cli import checkpoints, info, judge, maps, pictures, regions, rerun, train, words
+from dimoo.cli import checkpoints, info, interleave, judge, maps, pictures, regions, rerun, train, words
 from dimoo.cli.help import GroupedCommand, GroupedCommands, expanded
 from dimoo.core.errors import DimooError
 from dimoo.version import __version__
@@ -71,6 +71,7 @@ COMMANDS = {
         pictures.view,
         maps.control,
         pictures.illustrate,
+        interleave.interleave,
         rerun.rerun,
     ),
     "Understand": (words.ask, words.caption, words.chat, maps.predict, maps.map),

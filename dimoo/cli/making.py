@@ -66,7 +66,8 @@ class Making(ModelOptions):
             min=0,
             metavar="X",
             rich_help_panel=SAMPLING,
-            help="How strongly the prompt counts, its words and its pictures; 0: once.  [default: the model's]",
+            help="How strongly the prompt counts, its words and its pictures; 0: once. What the model does not guide"
+            " by stays so.  [default: the model's]",
         ),
     ] = None
     guidance_text: Annotated[

@@ -57,7 +57,7 @@ def map(
 ) -> None:
     """Compute the map of a picture, without a model.
 
-    Prints the path of the map.
+    Prints the path of the map, which carries no record.
     """
     from dimoo import conditions
 

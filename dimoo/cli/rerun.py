@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dimoo.cli.files import output_paths, write_picture
-from dimoo.cli.options import MODEL, PATH_HELP, Device, DType, OnDevice, WithAttention, open_model
-from dimoo.core.errors import CheckpointError, RequestError
+from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, open_model
+from dimoo.core.errors import BackendError, CheckpointError, RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dimoo.tasks.model import Dimoo
-    from dimoo.tasks.records import Record
+    from dimoo.tasks.records import Maker, Record
+
+_log = logging.getLogger(__name__)
 
 
 def rerun(
@@ -42,8 +45,20 @@ def rerun(
     force: Annotated[
         bool, typer.Option("--force", rich_help_panel=MODEL, help="Take a model that is not the one recorded.")
     ] = False,
-    device: OnDevice = Device.AUTO,
-    attention: WithAttention = None,
+    device: Annotated[
+        Device | None,
+        typer.Option(
+            "--device",
+            rich_help_panel=MODEL,
+            help="[default: the recorded one where there is such a device, else auto]",
+        ),
+    ] = None,
+    attention: Annotated[
+        Attention | None,
+        typer.Option(
+            "--attention", rich_help_panel=MODEL, help="[default: the recorded one where it can be had, else auto]"
+        ),
+    ] = None,
 ) -> None:
     """Make a picture or an answer again from its record.
 
@@ -52,11 +67,14 @@ def rerun(
     """
     from dimoo.core.requests import AskRequest, ChatRequest
     from dimoo.tasks.picture_files import read_record
-    from dimoo.tasks.records import request_of, result_of
+    from dimoo.tasks.provenance import maker_of
+    from dimoo.tasks.recorded import Choosing
+    from dimoo.tasks.records import result_of, told_of
+    from dimoo.tasks.remake import remake
 
     record = read_record(file)
-    request, before = request_of(record), record.result
-    words = isinstance(request, AskRequest | ChatRequest) if before is None else before.size is None
+    asked, before = told_of(record), record.result
+    words = isinstance(asked, AskRequest | ChatRequest | Choosing) if before is None else before.size is None
     if words and out is not None:
         raise typer.BadParameter(f"{file} tells of words, which are printed; leave it out", param_hint="--out")
     if not words and out is None:
@@ -64,7 +82,7 @@ def rerun(
     paths = [] if out is None else output_paths(out, 1)
 
     dimoo = _opened(record, model, device, attention, force=force)
-    made = _chosen(dimoo.run([request], image=record.image, text=record.text)[0], record)
+    made = _chosen(remake(dimoo, record), record)
     equal = None if before is None else result_of(made, before.part) == before
     said: dict[str, Any] = {"answer": made} if isinstance(made, str) else {"out": str(out)}
     if not isinstance(made, str):
@@ -72,28 +90,52 @@ def rerun(
     said |= {"equal": equal, "model": dimoo.source, "fingerprint": dimoo.fingerprint}
     typer.echo(json.dumps(said, indent=2) if as_json else said.get("answer", out))
     if equal is False:
-        then, now = record.model, dimoo.backbone.device.type
+        then, now = record.model, maker_of(dimoo)
         raise RequestError(
             f"the result differs from the recorded one, which dimoo {then.dimoo} made with torch {then.torch} on"
-            f" {then.device}; this is on {now}"
+            f" {then.device} (attention {then.attention}); this is dimoo {now.dimoo} with torch {now.torch} on"
+            f" {now.device} (attention {now.attention})"
         )
 
 
-def _opened(record: Record, model: str | None, device: Device, attention: Any, *, force: bool) -> Dimoo:
+def _opened(
+    record: Record, model: str | None, device: Device | None, attention: Attention | None, *, force: bool
+) -> Dimoo:
     """The model that a record names, or another one that has its fingerprint, or any by force."""
     then = record.model
     source = then.source if model is None else model
     if source is None:
         raise RequestError(f"the record does not say where the model {then.name!r} is; give --model PATH")
     if then.dtype not in [kind.value for kind in DType]:
-        raise RequestError(f"the model computed in {then.dtype}; run dimoo.request_of(record) in Python instead")
-    dimoo = open_model(source, device, DType(then.dtype), attention)
+        raise RequestError(f"the model computed in {then.dtype}; run dimoo.tasks.remake.remake in Python instead")
+    dtype = DType(then.dtype)
+    where = _device(then, dtype) if device is None else device
+    kind = Attention(then.attention) if attention is None and then.attention is not None else attention
+    try:
+        dimoo = open_model(source, where, dtype, kind)
+    except BackendError as error:
+        if attention is not None or kind is None:
+            raise
+        _log.warning("the recorded attention cannot be had: %s; the result may differ", error)
+        dimoo = open_model(source, where, dtype)
     if dimoo.fingerprint != then.fingerprint and not force:
         raise CheckpointError(
             f"{source!r} is another model: its fingerprint is {dimoo.fingerprint}, that of the recorded model"
             f" {then.name!r} {then.fingerprint}; give --model PATH of that one, or --force"
         )
     return dimoo
+
+
+def _device(then: Maker, dtype: DType) -> Device:
+    """The recorded device where it is there, else auto: other hardware rounds otherwise, so that is said."""
+    from dimoo.core.device import precision, usable
+
+    try:
+        usable(then.device, precision(dtype.value))
+        return Device(then.device)
+    except (BackendError, ValueError):
+        _log.warning("the record is of the device %r, which is not here; the result may differ", then.device)
+        return Device.AUTO
 
 
 def _chosen(made: Any, record: Record) -> Image | str:

@@ -31,9 +31,10 @@ def image_settings(
 ) -> ImageSettings:
     """The model's settings with those changed that are given.
 
-    `guidance` is the scale of every condition, `guidance_text` and `guidance_image` that of one of them in a prompt
-    that has pictures. Temperature 0 is the greedy draw. The noise is that of the draw and of the confidence, where they
-    have any; with bfloat16 the draw is the released one: no top-k, and temperature 1 unless one is given.
+    `guidance` is the scale for prompts of words alone, and in a prompt that has pictures of every condition that the
+    model guides by: one that it has at 0, or not at all, stays so. `guidance_text` and `guidance_image` name one.
+    Temperature 0 is the greedy draw. The noise is that of the draw and of the confidence, where they have any; with
+    bfloat16 the draw is the released one: no top-k, and temperature 1 unless one is given.
 
     Raises:
         ConfigError: a value is out of range, or a noise is given where none is drawn.
@@ -43,7 +44,7 @@ def image_settings(
 
     scales = dict(defaults.conditions)
     if guidance is not None:
-        scales = dict.fromkeys(("no_text", "no_image", *scales), guidance)
+        scales = {name: guidance if scale else scale for name, scale in scales.items()}
     scales |= {"no_text": guidance_text} if guidance_text is not None else {}
     scales |= {"no_image": guidance_image} if guidance_image is not None else {}
     changes = {"steps": steps, "guidance": guidance}

@@ -18,6 +18,7 @@ from dimoo.cli.pictures import Picture
 if TYPE_CHECKING:
     from dimoo.core.requests import AskRequest, ChatRequest
     from dimoo.tasks.model import Dimoo
+    from dimoo.tasks.recorded import Choosing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def ask(
         str | None,
         typer.Option(
             metavar='"A,B"',
-            help="Answer by one of these words, the likeliest; with --json also `probabilities`, and no record.",
+            help="Answer by one of these words, the likeliest; with --json also `probabilities`.",
         ),
     ] = None,
     tokens: Tokens = None,
@@ -68,6 +69,7 @@ def ask(
     Prints the answer and nothing else.
     """
     from dimoo.core.requests import AskRequest
+    from dimoo.tasks.recorded import Choosing
 
     if choices is not None and tokens is not None:
         raise typer.BadParameter("--tokens is for free answers; leave it out where --choices are given")
@@ -76,7 +78,8 @@ def ask(
 
     def choose(model: Dimoo) -> dict[str, Any]:
         chosen = model.choose(images, question, offered)
-        return {"answer": chosen.answer, "probabilities": chosen.probabilities}
+        asked = Choosing(images=images, question=question, choices=offered)
+        return {"answer": chosen.answer, "probabilities": chosen.probabilities, **_recorded(model, asked, how)}
 
     def answer(model: Dimoo) -> dict[str, Any]:
         return _answer(model, AskRequest(images=images, question=question, tokens=tokens, seed=how.seed), how)
@@ -95,8 +98,7 @@ def caption(picture: Picture, how: Writing) -> None:
     images = (read_picture(picture),)
 
     def answer(model: Dimoo) -> dict[str, Any]:
-        tokens = model.config.caption_tokens
-        return _answer(model, AskRequest(images=images, question=CAPTION_REQUEST, tokens=tokens, seed=how.seed), how)
+        return _answer(model, AskRequest(images=images, question=CAPTION_REQUEST, seed=how.seed), how)
 
     _tell(how, CAPTION_REQUEST, answer)
 
@@ -117,11 +119,16 @@ def chat(
 
 
 def _answer(model: Dimoo, request: AskRequest | ChatRequest, how: Writing) -> dict[str, Any]:
-    """The answer to a request, and for JSON how it was made, so that `rerun` can make it again."""
+    """The answer to a request."""
+    (answer,) = model.run([request])
+    return {"answer": answer, **_recorded(model, request, how)}
+
+
+def _recorded(model: Dimoo, request: AskRequest | ChatRequest | Choosing, how: Writing) -> dict[str, Any]:
+    """For JSON how an answer was made, so that `rerun` can make it again."""
     from dimoo.tasks.provenance import record_json
 
-    (answer,) = model.run([request])
-    return {"answer": answer, **({"record": record_json(model, request)} if how.as_json else {})}
+    return {"record": record_json(model, request)} if how.as_json else {}
 
 
 def _tell(how: Writing, prompt: str, answer: Callable[[Dimoo], dict[str, Any]]) -> None:

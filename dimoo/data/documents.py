@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torch.nn.functional import max_pool2d
 
 from dimoo.core.errors import DataError, RequestError
 from dimoo.data.config import MixtureConfig
@@ -18,7 +17,8 @@ from dimoo.data.example import Example, TaskExample
 from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tasks.problem import Problem
 from dimoo.tasks.problems import CAPTION_REQUEST, problem
-from dimoo.tasks.speech import entry_of, say
+from dimoo.tasks.regions import touched
+from dimoo.tasks.speech import entry_of, say, usual_tokens
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.document import Document
 from dimoo.tokenizers.prompts import Grid, Prompts, Words
@@ -95,21 +95,22 @@ class DocumentBuilder:
         if one.image is not None:
             answer.append(self._answer(one, grids[id(one.image)]))
         if one.text is not None:
-            answer.append(Words(text=one.text, length=self._length(one)))
+            length = usual_tokens(
+                one.words,
+                images=len(one.images),
+                pictured=one.image is not None,
+                caption=self.mixture.caption_tokens,
+                answer=self.mixture.question_tokens,
+            )
+            answer.append(Words(text=one.text, length=length))
         return problem(self.prompts, entry_of(self.tasks, one.task).family, said, answer)
 
     def _answer(self, one: TaskExample, grid: Grid) -> Grid:
         """A picture as an answer: a code is given where all its pixels are."""
         if one.given is None:
             return grid
-        missing = torch.from_numpy(~one.given)[None].float()
-        given = max_pool2d(missing, self.image_tokenizer.downsampling, self.image_tokenizer.downsampling)[0] == 0
+        given = torch.from_numpy(~touched(~one.given, self.image_tokenizer.downsampling))
         return Grid(modality=grid.modality, shape=grid.shape, codes=grid.codes, codebooks=grid.codebooks, given=given)
-
-    def _length(self, one: TaskExample) -> int:
-        """Tokens planned for words: those of a caption where a picture or a description is asked for."""
-        long = one.words == CAPTION_REQUEST or one.image is not None or not one.images
-        return self.mixture.caption_tokens if long else self.mixture.question_tokens
 
     def _encode(self, pictures: Iterable[Picture]) -> dict[int, Grid]:
         """The code grids of pictures by identity; those of one size are encoded together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -28,6 +29,8 @@ Side = Annotated[int, Field(ge=1, le=2**14)]
 """Of a picture, in pixels."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """Of a whole."""
+CONDITION_NAME = re.compile("unconditional|no_text|no_image(_[1-9][0-9]*)?")
+"""The branches that leave a condition out; see `dimoo.tasks.problems.without`."""
 
 
 class ImageSettings(StrictConfig):
@@ -37,10 +40,12 @@ class ImageSettings(StrictConfig):
     guidance: float = Field(default=2.0, ge=0)
     """g in (1 + g) cond - g uncond, for prompts of words alone; 0 switches guidance off and halves the cost."""
     conditions: dict[str, float] = Field(default={"no_text": 2.5, "no_image": 4.0})
-    """g_i in cond + sum_i g_i (cond - without_i), for prompts with pictures, by the branch that leaves i out; a branch
-    of scale 0, or that is not named, is not computed."""
+    """g_i in cond + sum_i g_i (cond - without_i), for prompts with pictures, by the branch that leaves i out:
+    "unconditional" (everything), "no_text", "no_image", "no_image_2" (the second of several). A branch of scale 0, or
+    that is not named, is not computed. Prompts of words alone leave all of this unused and take `guidance`."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
-    """Guide in the steps s of S with start <= s / S < stop; the others compute the condition alone."""
+    """Guide in the steps s of S with start <= s / S < stop, of which there must be one; the others compute the
+    condition alone."""
     guidance_schedule: RampConfig = ConstantRampConfig()
     """Factor of all scales over the steps."""
     guidance_renormalisation: Share = 0.0
@@ -52,8 +57,12 @@ class ImageSettings(StrictConfig):
     @field_validator("conditions")
     @classmethod
     def _leave_something_out(cls, scales: dict[str, float]) -> dict[str, float]:
-        if "condition" in scales:
-            raise ValueError("'condition' leaves nothing out; name branches that do, as 'no_text'")
+        for name in scales:
+            if not CONDITION_NAME.fullmatch(name):
+                raise ValueError(
+                    f"there is no branch {name!r} that leaves something out; name 'unconditional', 'no_text',"
+                    " 'no_image', or one of several pictures, as 'no_image_2'"
+                )
         return scales
 
     @field_validator("guidance_interval")
@@ -103,4 +112,6 @@ class ModelConfig(StrictConfig):
     answer_tokens: int = Field(default=8, ge=2, le=2**20)
     """Tokens planned for an answer where a request names no number."""
     caption_tokens: int = Field(default=24, ge=2, le=2**20)
-    """Tokens planned for a caption."""
+    """Tokens planned for a caption, or for words that come with a picture or without one to look at."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """What a request and its answer may take together, in tokens, in the longest of its branches. Null: no bound."""

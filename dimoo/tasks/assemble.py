@@ -50,7 +50,7 @@ def load(
     parts = checkpoint.parts()
     backbone = checkpoint.backbone(dtype=kind, device=where, attention=attention, progress=progress)
     image = None if parts.image is None else parts.image.to(where).eval()
-    source = str(path) if revision is None else f"{path}@{revision}"
+    source = _source(path, checkpoint.folder)
     return Dimoo(parts.config, backbone=backbone, text_tokenizer=parts.text, image_tokenizer=image, source=source)
 
 
@@ -87,3 +87,12 @@ def _opened(
         token = torch.ones(1, 1, shape.d_model // shape.heads, device=where, dtype=kind)
         build_attention(chosen).attend(token, token, token, PackedLayout.of([1], where))
     return checkpoint, kind, where
+
+
+def _source(path: str | Path, folder: Path) -> str:
+    """What names a checkpoint from everywhere: "mini", a name on the hub with its commit, an absolute path."""
+    if path == "mini":
+        return "mini"
+    if folder == Path(path):
+        return str(folder.resolve())
+    return f"{str(path).partition('@')[0]}@{folder.name}"  # a snapshot in the hub's cache is named by its commit

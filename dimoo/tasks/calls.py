@@ -23,7 +23,7 @@ from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.tasks.chat import as_messages
 from dimoo.tasks.generate import as_requests
-from dimoo.tasks.inputs import pictures
+from dimoo.tasks.inputs import pair, pictures
 from dimoo.tasks.job import Job
 from dimoo.tasks.problems import CAPTION_REQUEST
 
@@ -101,11 +101,13 @@ class Calls(ABC):
         seen = pictures(images)
         return self._task("subject", prompt, seen, size=size, negative=negative, seed=seed, settings=settings)
 
-    def stylize(self, image: Image, style: Image | str, *, seed: int = 0, settings: How = None) -> Image:
+    def stylize(
+        self, image: Image, style: Image | str, *, negative: str | None = None, seed: int = 0, settings: How = None
+    ) -> Image:
         """The picture in the style of another one, or in a style that is named: "make it grey"."""
         if isinstance(style, str):
-            return self._task("restyle", style, (image,), seed=seed, settings=settings)
-        return self._task("style", "", (image, style), seed=seed, settings=settings)
+            return self._task("restyle", style, (image,), negative=negative, seed=seed, settings=settings)
+        return self._task("style", "", (image, style), negative=negative, seed=seed, settings=settings)
 
     def control(
         self,
@@ -120,13 +122,17 @@ class Calls(ABC):
         """A picture from words and a map of a kind that the model knows, as "canny"; `dimoo.conditions` makes maps."""
         return self._task("control", prompt, (map,), option=kind, negative=negative, seed=seed, settings=settings)
 
-    def predict(self, image: Image, kind: str, *, seed: int = 0, settings: How = None) -> Image:
+    def predict(
+        self, image: Image, kind: str, *, negative: str | None = None, seed: int = 0, settings: How = None
+    ) -> Image:
         """The map of a picture (dense prediction), of a kind that the model knows, as "depth"."""
-        return self._task("predict", "", (image,), option=kind, seed=seed, settings=settings)
+        return self._task("predict", "", (image,), option=kind, negative=negative, seed=seed, settings=settings)
 
-    def view(self, image: Image, view: str, *, seed: int = 0, settings: How = None) -> Image:
+    def view(
+        self, image: Image, view: str, *, negative: str | None = None, seed: int = 0, settings: How = None
+    ) -> Image:
         """What the picture shows, seen from another side."""
-        return self._task("view", "", (image,), option=view, seed=seed, settings=settings)
+        return self._task("view", "", (image,), option=view, negative=negative, seed=seed, settings=settings)
 
     def inpaint(
         self,
@@ -212,7 +218,7 @@ class Calls(ABC):
 
     def caption(self, image: Image, *, seed: int = 0, settings: HowText = None) -> str:
         """A description of a picture."""
-        return self.ask(image, CAPTION_REQUEST, tokens=self.config.caption_tokens, seed=seed, settings=settings)
+        return self.ask(image, CAPTION_REQUEST, seed=seed, settings=settings)
 
     def chat(
         self,
@@ -252,7 +258,7 @@ class Calls(ABC):
         text: HowText = None,
     ) -> tuple[Image, str]:
         """A picture and words about it, denoised together so that each sees the other."""
-        height, width = (None, None) if size is None else size
+        height, width = (None, None) if size is None else pair(size)
         request = TaskRequest(
             task="illustrate",
             words=prompt,
@@ -273,11 +279,11 @@ class Calls(ABC):
         *,
         option: str = "",
         size: tuple[int, int] | None = None,
-        negative: str | None = None,
+        negative: str | None,
         seed: int,
         settings: How,
     ) -> Image:
-        height, width = (None, None) if size is None else size
+        height, width = (None, None) if size is None else pair(size)
         request = TaskRequest(
             task=task,
             words=words,

@@ -26,6 +26,7 @@ def chat(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
             type.
         CheckpointError: the template cannot render the conversation.
     """
+    _check(request.messages)
     if kit.chat is None:
         return _single(kit, request, settings)
     tokens = kit.planned(request.tokens)
@@ -58,6 +59,16 @@ def _single(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
         )
     words = request.messages[0].content
     return run_entry(kit, TaskRequest(task="chat", words=words, tokens=request.tokens, seed=request.seed), settings)
+
+
+def _check(messages: object) -> None:
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise RequestError(
+            f"messages must be Message objects in a tuple, not {type(messages).__name__} {messages!r:.60}"
+        )
+    for message in messages:
+        if not isinstance(message, Message):
+            raise RequestError(f"the message {message!r:.60} must be a Message, not {type(message).__name__}")
 
 
 def as_messages(messages: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -54,6 +54,8 @@ def choose(
     if not questions:
         raise RequestError("there is no question; give at least one (images, question, choices)")
     candidates = [_tokens(kit.prompts.text, choices) for _, _, choices in questions]
+    for images, asked, _ in questions:
+        _document(kit.unencoded, images, asked)  # all are looked through before the first picture is encoded
     documents, places = zip(*(_document(kit, images, asked) for images, asked, _ in questions), strict=True)
     lengths, device = [len(document) for document in documents], network.device
     stream = torch.cat([document.ids for document in documents]).to(device)

@@ -16,7 +16,8 @@ from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.inputs import whole, words
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.plans import image_plan, text_plan
-from dimoo.tasks.problems import problem
+from dimoo.tasks.problem import Problem
+from dimoo.tasks.problems import NEGATIVE_IN, problem
 from dimoo.tokenizers.prompts import Grid, Said, Words
 from dimoo.tokenizers.vocabulary import TEXT
 
@@ -53,9 +54,9 @@ def compose(
         negative: what guidance leads away from, in place of nothing.
 
     Raises:
-        RequestError: the answer is empty, the model was not taught the family, a text is too long, guidance is asked
-            for a condition that is not given, a negative prompt where no guidance would use it, or a value is of a
-            wrong type.
+        RequestError: the answer is empty, the model was not taught the family, a text is too long, or all together is,
+            guidance is asked for a condition that is not given, a negative prompt where no guidance would use it, or a
+            value is of a wrong type.
     """
     prompts, vocabulary = kit.prompts, kit.prompts.vocabulary
     if not answer:
@@ -67,13 +68,19 @@ def compose(
     if against is not None and not any(isinstance(part, Grid) for part in answer):
         raise RequestError("a negative prompt guides pictures, but the answer has none; leave it out")
     made = problem(prompts, family, said, answer, negative=against)
+    _fits(made, kit.max_tokens)
     plans = {part.modality: image_plan(settings.image, made.branches) for part in answer if isinstance(part, Grid)}
     lengths = [part.length for part in answer if isinstance(part, Words)]
     if lengths:
         stops = [vocabulary.special("answer_end")]
-        plans[TEXT] = text_plan(settings.text, tokens=max(lengths), stops=stops)
-    if against is not None and all(plan.guidance.branches == ("condition",) for plan in plans.values()):
-        raise RequestError("a negative prompt does nothing without guidance; raise the guidance or leave it out")
+        plans[TEXT] = text_plan(settings.text, tokens=max(lengths), stops=stops, branches=made.branches)
+    used = {name for plan in plans.values() for name in plan.guidance.branches}
+    if against is not None and used.isdisjoint(NEGATIVE_IN):
+        holding = " or ".join(repr(name) for name in NEGATIVE_IN if name in made.branches)
+        raise RequestError(
+            f"a negative prompt does nothing without guidance by the branch {holding}, where it stands; set a scale for"
+            " that, or leave the negative prompt out"
+        )
 
     def read(ids: Tensor, unknown: int | None = None) -> list[Part]:
         found = prompts.parts_of(answer, ids, unknown=unknown)
@@ -86,6 +93,15 @@ def compose(
         read=read,
         preview=lambda ids: read(ids, vocabulary.mask),
     )
+
+
+def _fits(made: Problem, most: int | None) -> None:
+    context, answer = max(map(len, made.branches.values())), len(made.answer)
+    if most is not None and context + answer > most:
+        raise RequestError(
+            f"the request takes {context} tokens and its answer {answer}, together {context + answer}, more than the"
+            f" {most} that this model takes; ask for a smaller picture or fewer tokens, or show less"
+        )
 
 
 def only(job: Job[list[Part]]) -> Job[Any]:

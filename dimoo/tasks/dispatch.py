@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dimoo.core.errors import RequestError
@@ -26,6 +27,19 @@ from dimoo.tasks.interleave import interleave
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.table import run_entry
 from dimoo.tasks.understand import ask
+
+
+def jobs_of(
+    kit: Kit, requests: Sequence[Request | Job[Any]], *, image: ImageSettings | Plan, text: TextSettings | Plan
+) -> list[Job[Any]]:
+    """The jobs of requests, in order. All requests are gone through before the first picture is encoded.
+
+    Raises:
+        RequestError: a request cannot be served, or is none.
+    """
+    for request in requests:
+        job_of(kit.unencoded, request, image=image, text=text)
+    return [job_of(kit, request, image=image, text=text) for request in requests]
 
 
 def job_of(

@@ -5,9 +5,12 @@ Inpainting, retouching and extrapolation are this, with another region and anoth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import pad
 
 from dimoo.core.errors import RequestError
 from dimoo.core.pictures import as_rgb
@@ -55,7 +58,7 @@ def outpaint(kit: Kit, request: OutpaintRequest, settings: Settings) -> Job[Imag
     """
     sides = {name: whole(getattr(request, name), name) for name in ("left", "right", "top", "bottom")}
     image = as_rgb(picture(request.image))
-    kit.pictures.grid_for((image.height, image.width))
+    known = kit.grid(image)
     for name, pixels in sides.items():
         step = kit.pictures.downsampling[0 if name in ("top", "bottom") else 1]
         if pixels % step:
@@ -63,7 +66,7 @@ def outpaint(kit: Kit, request: OutpaintRequest, settings: Settings) -> Job[Imag
                 f"{name} {pixels} is not a multiple of {step}; the next that is: {-(-pixels // step) * step}"
             )
     canvas, keep = enlarged(image, **sides)
-    return _fill(kit, canvas, ~keep, request, settings)
+    return _fill(kit, canvas, ~keep, request, settings, surrounded(kit, known, sides))
 
 
 def _fill(
@@ -90,3 +93,16 @@ def _fill(
     )
     # Decoding changes pixels near the seam, so the originals go back outside the region.
     return only(job).then(lambda made: composite(made, image, alpha))
+
+
+def surrounded(kit: Kit, grid: Grid, sides: Mapping[str, int]) -> Grid:
+    """A known grid with codes to be made around it; `sides` are pixels by name, multiples of the downsampling.
+
+    The picture is encoded alone, so no margin shows in its codes, however far the tokenizer sees.
+    """
+    assert grid.codes is not None
+    down, across = kit.pictures.downsampling
+    left, right = sides["left"] // across, sides["right"] // across
+    top, bottom = sides["top"] // down, sides["bottom"] // down
+    books = () if grid.codebooks == 1 else (0, 0)
+    return Grid.of(grid.modality, pad(grid.codes, (*books, left, right, top, bottom), value=-1), grid.codebooks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from dimoo.core.errors import RequestError
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.tasks import TaskText
 from dimoo.tasks.inputs import whole
 from dimoo.tasks.problem import Problem
+from dimoo.tasks.regions import touched
+from dimoo.tasks.unencoded import Unencoded
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop, to_images, to_pixels
@@ -44,9 +45,11 @@ class Kit:
     answer_tokens: int
     """Tokens planned for an answer where a request names no number."""
     caption_tokens: int
-    """Tokens planned for a caption, or for words that come with a picture."""
+    """Tokens planned for a caption, or for words that come with a picture or without one to look at."""
     tasks: Mapping[str, TaskText]
     """What the model can be asked, and how it is said."""
+    max_tokens: int | None = None
+    """What a request and its answer may take together; None: no bound."""
     input_targets: tuple[int, int] | None = None
     """Bucket targets of pictures that are given: (one that is asked about, all others); None: taken as they are."""
 
@@ -55,6 +58,12 @@ class Kit:
         """Of the tokenizers, for which all their weights are read."""
         image = self.image_tokenizer
         return (self.prompts.text.fingerprint, *([] if image is None else [image.fingerprint]))
+
+    @cached_property
+    def unencoded(self) -> Kit:
+        """A kit that refuses what this one refuses and reads no picture: the codes of all that are given are 0."""
+        image = self.image_tokenizer
+        return self if image is None else replace(self, image_tokenizer=Unencoded(image))
 
     @property
     def pictures(self) -> Tokenizer:
@@ -120,8 +129,7 @@ class Kit:
 
     def remade(self, region: NDArray[np.bool_]) -> Tensor:
         """The codes that have a pixel in a region bool [H, W]: bool [h, w]."""
-        pixels, factor = torch.from_numpy(region)[None].float(), self.pictures.downsampling
-        return max_pool2d(pixels, factor, factor)[0] > 0
+        return torch.from_numpy(touched(region, self.pictures.downsampling))
 
     def decode(self, codes: Tensor) -> Image:
         """The picture of codes int64 [h, w] (or [h, w, codebooks]); where a code is -1 it is grey."""

@@ -20,14 +20,14 @@ from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.trajectory import Trajectory
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.presets.tasks import TaskText
-from dimoo.tasks.calls import Calls, How, HowText
+from dimoo.tasks.calls import Calls
 from dimoo.tasks.choose import Choice, choose
-from dimoo.tasks.dispatch import job_of
+from dimoo.tasks.dispatch import jobs_of
 from dimoo.tasks.engine import Stream
 from dimoo.tasks.fingerprint import fingerprint
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
-from dimoo.tasks.provenance import origins, traced
+from dimoo.tasks.provenance import traced
 from dimoo.tasks.save import savable
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
@@ -78,12 +78,14 @@ class Dimoo(Calls):
             answer_tokens=config.answer_tokens,
             caption_tokens=config.caption_tokens,
             tasks=config.tasks,
+            max_tokens=config.max_tokens,
             input_targets=config.input_targets,
         )
 
     @property
     def fingerprint(self) -> str:
-        """Which model it is; see `dimoo.tasks.fingerprint`. It follows the weights, while the tokenizers stay."""
+        """Which model it is; see `dimoo.tasks.fingerprint`. It follows the weights, which are all read for it, while
+        the tokenizers stay."""
         return fingerprint(self.config, self.backbone, self.kit.fingerprints)
 
     def nll(
@@ -149,7 +151,10 @@ class Dimoo(Calls):
         text: TextSettings | Plan | None = None,
     ) -> Stream[Any]:
         """The same step by step: iterate over the states, look at previews, stop to cancel, go on, keep the record."""
-        return Stream.sampled(self.backbone, self.config.vocabulary, self._jobs(requests, image, text))
+        picture = self.config.image if image is None else image
+        words = self.config.text if text is None else text
+        jobs = self._jobs(requests, picture, words)
+        return Stream.sampled(self.backbone, self.config.vocabulary, traced(self, requests, jobs, picture, words))
 
     def replay(
         self,
@@ -161,6 +166,9 @@ class Dimoo(Calls):
     ) -> Stream[Any]:
         """What `stream` did, over again and exactly, from its `record`; the network is not used.
 
+        The pictures carry no record of how they were made: a trajectory knows tokens, not the settings of its run, nor
+        all that was said.
+
         Args:
             requests: those that were recorded.
             trajectory: the record; `dimoo.diffusion.trajectory` saves and loads them.
@@ -171,7 +179,9 @@ class Dimoo(Calls):
             RequestError: as `run`.
             DataError: the trajectory is that of other requests.
         """
-        return Stream.replayed(self.config.vocabulary, self._jobs(requests, image, text), trajectory)
+        picture = self.config.image if image is None else image
+        words = self.config.text if text is None else text
+        return Stream.replayed(self.config.vocabulary, self._jobs(requests, picture, words), trajectory)
 
     def choose(self, images: Image | Sequence[Image], question: str, choices: Sequence[str]) -> Choice:
         """The likeliest of several one-token answers to a question about pictures, or about none.
@@ -278,13 +288,12 @@ class Dimoo(Calls):
             folder = self.save(Path(scratch) / "model", layout=layout, dtype=dtype, card=text)
             return upload(folder, name, private=private)
 
-    def _jobs(self, requests: Sequence[Request | Job[Any]], image: How, text: HowText) -> list[Job[Any]]:
+    def _jobs(
+        self, requests: Sequence[Request | Job[Any]], image: ImageSettings | Plan, text: TextSettings | Plan
+    ) -> list[Job[Any]]:
         if not isinstance(requests, Sequence) or isinstance(requests, str):
             raise RequestError(f"requests must be a list, not {type(requests).__name__}; for one write [request]")
-        picture = self.config.image if image is None else image
-        words = self.config.text if text is None else text
-        jobs = [job_of(self.kit, request, image=picture, text=words) for request in requests]
-        return list(map(traced, jobs, origins(self, requests, picture, words)))
+        return jobs_of(self.kit, requests, image=image, text=text)
 
     def _savable(self) -> tuple[Parts, Backbone]:
         return savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)

@@ -33,7 +33,7 @@ def image_plan(settings: ImageSettings | Plan, branches: Collection[str] = (COND
 
     Raises:
         RequestError: the settings are neither `ImageSettings` nor a `Plan`, or their guidance takes a branch that the
-            problem does not have.
+            problem does not have, or guides in no step.
     """
     if isinstance(settings, Plan):
         plan = settings
@@ -47,22 +47,26 @@ def image_plan(settings: ImageSettings | Plan, branches: Collection[str] = (COND
             guidance=_when_and_how(settings, _fold(settings, branches)),
             stopping=NoStop(),
         )
-    if missing := [name for name in plan.guidance.branches if name not in branches]:
-        raise RequestError(
-            f"guidance takes the branch {', '.join(map(repr, missing))}, but the request's branches are"
-            f" {', '.join(map(repr, branches))}; set its scale to 0, or give the request what that branch leaves out"
-        )
-    return plan
+    return _guided(plan, branches)
 
 
-def text_plan(settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int]) -> Plan:
+def text_plan(
+    settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int], branches: Collection[str] = (CONDITION,)
+) -> Plan:
     """Block-wise text of `tokens` tokens that ends early once one of the ids `stops` stands with no mask before it.
 
+    Args:
+        settings: how to sample, or a plan.
+        tokens: planned for the answer.
+        stops: ids.
+        branches: the names of the problem's branches.
+
     Raises:
-        RequestError: the settings are neither `TextSettings` nor a `Plan`.
+        RequestError: the settings are neither `TextSettings` nor a `Plan`, or their guidance takes a branch that the
+            problem does not have, or guides in no step.
     """
     if isinstance(settings, Plan):
-        return settings
+        return _guided(settings, branches)
     _check(settings, TextSettings)
     block = min(settings.block or tokens, tokens)
     blocks = -(-tokens // block)
@@ -75,6 +79,23 @@ def text_plan(settings: TextSettings | Plan, *, tokens: int, stops: Sequence[int
         guidance=NoGuidance(),
         stopping=AnyStop(rules=tuple(StopAtToken(token=stop) for stop in stops)),
     )
+
+
+def _guided(plan: Plan, branches: Collection[str]) -> Plan:
+    """The plan, if the problem has what its guidance takes, and there is a step in which it does something."""
+    guidance, steps = plan.guidance, plan.steps
+    if missing := [name for name in guidance.branches if name not in branches]:
+        raise RequestError(
+            f"guidance takes the branch {', '.join(map(repr, missing))}, but the request's branches are"
+            f" {', '.join(map(repr, branches))}; set its scale to 0, or give the request what that branch leaves out"
+        )
+    alone = (CONDITION,)
+    if guidance.branches != alone and all(guidance.at(step, steps).branches == alone for step in range(steps)):
+        raise RequestError(
+            f"the guidance does nothing in any of the {steps} steps: its interval holds none of them, or its schedule"
+            " is 0 there; widen the interval, take more steps, or set the scales to 0"
+        )
+    return plan
 
 
 def _fold(settings: ImageSettings, branches: Collection[str]) -> Guidance:

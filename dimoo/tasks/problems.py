@@ -14,6 +14,8 @@ from dimoo.tokenizers.prompts import Grid, Prompts, Said, Words
 NO_TEXT, NO_IMAGE = "no_text", "no_image"
 """Of a prompt with pictures: the branches that leave out the words, or the pictures. `NO_IMAGE` + "_2" leaves out the
 second of several."""
+NEGATIVE_IN = (UNCONDITIONAL, NO_TEXT)
+"""The branches that leave out the words, so that a negative prompt stands in their place."""
 CAPTION_REQUEST = "describe the picture"
 """What the user says to get a caption."""
 

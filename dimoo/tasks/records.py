@@ -7,24 +7,31 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from operator import index
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
+from dimoo.backbone.config import AttentionKind
 from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import ConfigError, DataError
 from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import Box, Masked, Message, PictureAnswer, Polygon, Request, TextAnswer
 from dimoo.presets.config import ImageSettings, TextSettings
+from dimoo.tasks.recorded import Choosing, Session, Step
 from dimoo.tasks.stored import StoredPicture, restore
 
 FORMAT: Literal["dimoo-record-1"] = "dimoo-record-1"
 KINDS: Mapping[str, type] = {
-    kind.__name__: kind for kind in (*get_args(Request), Box, Polygon, Message, Masked, PictureAnswer, TextAnswer)
+    kind.__name__: kind
+    for kind in (
+        *get_args(Request),
+        *(Box, Polygon, Message, Masked, PictureAnswer, TextAnswer),
+        *(Choosing, Session, Step),
+    )
 }
-"""What a request is made of, besides pictures and plain values."""
+"""What a record tells of, besides pictures and plain values."""
 
 
 class Maker(StrictConfig):
@@ -33,11 +40,13 @@ class Maker(StrictConfig):
     name: str
     """As its config says."""
     source: str | None
-    """What `dimoo.load` was given, "mini" or a path; null for a model that was not loaded."""
+    """What `dimoo.load` takes: "mini", an absolute path, or owner/name@commit; null for a model that was not loaded."""
     fingerprint: str
     dtype: str | None
     """Of the backbone's weights; null where it has none that are known."""
     device: str
+    attention: AttentionKind | None = None
+    """What computed attention; null where that is not known."""
     dimoo: str
     """Version."""
     torch: str
@@ -110,12 +119,28 @@ def request_of(record: Record) -> Request:
     """The request that a record tells of, the inverse of `record_of`: sequences become tuples, pictures are read.
 
     Raises:
+        DataError: the record is damaged, or tells of a session or a choice, or a picture is not there or has other
+            pixels than were recorded.
+    """
+    request = told_of(record)
+    if isinstance(request, Session | Choosing):
+        raise DataError(
+            f"the record tells of a {type(request).__name__}, which no request is; run it again by"
+            " dimoo.tasks.remake.remake(model, record)"
+        )
+    return request
+
+
+def told_of(record: Record) -> Request | Session | Choosing:
+    """What a record tells of: a request, a retouching session or a choice.
+
+    Raises:
         DataError: the record is damaged, or a picture is not there or has other pixels than were recorded.
     """
-    request = _decoded(record.request)
-    if not isinstance(request, get_args(Request)):
-        raise DataError(f"the record tells of {type(request).__name__}, not of a request; it is damaged")
-    return request  # type: ignore[no-any-return]
+    found = _decoded(record.request)
+    if isinstance(found, (Session, Choosing, *get_args(Request))):
+        return cast(Request | Session | Choosing, found)
+    raise DataError(f"the record tells of {type(found).__name__}, not of a request; it is damaged")
 
 
 def encoded(value: Any, picture: Callable[[Image], Any]) -> Any:
@@ -128,8 +153,10 @@ def encoded(value: Any, picture: Callable[[Image], Any]) -> Any:
     match value:
         case np.generic() | np.ndarray() | Tensor():
             return value.tolist()
-        case None | str() | float():
+        case None | bool() | str() | float():
             return value
+        case ImageSettings():
+            return {"kind": "ImageSettings", **value.model_dump(mode="json")}
         case Image():
             return picture(value)
         case Mapping():
@@ -145,9 +172,10 @@ def encoded(value: Any, picture: Callable[[Image], Any]) -> Any:
 
 def _decoded(value: Any) -> Any:
     match value:
-        case {"kind": "picture"}:
+        case {"kind": "picture" | "ImageSettings" as kind}:
+            values = {name: entry for name, entry in value.items() if name != "kind"}
             try:
-                return restore(parse(StoredPicture, value))
+                return restore(parse(StoredPicture, value)) if kind == "picture" else parse(ImageSettings, values)
             except ConfigError as error:
                 raise DataError(f"the record is damaged: {error}") from error
         case {"kind": str(name)}:

@@ -30,9 +30,13 @@ def region_of(image: Image.Image, marks: Sequence[Mark]) -> NDArray[np.bool_]:
     A brush mask is painted on the picture as it is stored, and turned with it; boxes and polygons are upright.
 
     Raises:
-        RequestError: There is no mark, or one that is no mark; a box is empty, reversed or reaches out of the picture;
+        RequestError: There is no mark, or what is no mark; a box is empty, reversed or reaches out of the picture;
             a polygon has fewer than 3 points; a mask has another size than the picture; nothing is selected.
     """
+    if not isinstance(marks, Sequence) or isinstance(marks, str):
+        raise RequestError(
+            f"marks must be in a tuple, as (Box(0, 0, 16, 16),), not {type(marks).__name__} {marks!r:.60}"
+        )
     if not marks:
         raise RequestError("there is no mark; give at least one box, polygon or mask of what is to be made anew")
     width, height = ImageOps.exif_transpose(image).size
@@ -51,6 +55,13 @@ def region_of(image: Image.Image, marks: Sequence[Mark]) -> NDArray[np.bool_]:
             "the mask selects no pixel; paint what is to be made anew in white, or draw the outline inside the picture"
         )
     return region
+
+
+def touched(region: NDArray[np.bool_], step: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The codes with a pixel in a region: bool [H, W] -> [H / step[0], W / step[1]]; sides are multiples of a step."""
+    (height, width), (down, across) = region.shape, step
+    blocks = region.reshape(height // down, down, width // across, across)
+    return np.asarray(blocks.any(axis=(1, 3)))
 
 
 def bright(mask: Image.Image, *, like: Image.Image) -> NDArray[np.bool_]:

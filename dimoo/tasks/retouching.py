@@ -24,6 +24,8 @@ from dimoo.tasks.inpaint import retouch
 from dimoo.tasks.inputs import picture
 from dimoo.tasks.job import Job
 from dimoo.tasks.model import Dimoo
+from dimoo.tasks.provenance import stamp
+from dimoo.tasks.recorded import Session, Step
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 
@@ -34,8 +36,8 @@ class _Stand:
     picture: Image.Image
     grid: Grid
     """Its codes."""
-    step: RetouchRequest | None
-    """What led here from the stand before; None for the picture that was opened."""
+    steps: tuple[Step, ...]
+    """What led here from the picture that was opened."""
 
 
 class Retouching:
@@ -46,7 +48,8 @@ class Retouching:
         session.retouch([Polygon(points), brush], "the apple is gone", seed=7)
         session.undo()
 
-    What fails leaves it as it was.
+    What fails leaves it as it was. Its pictures carry the record of the whole session, from the picture that was opened
+    on, unless a step took a ready plan: `dimoo rerun` makes them again, and `resumed` opens the session to go on.
     """
 
     def __init__(self, model: Dimoo, image: Image.Image) -> None:
@@ -57,8 +60,20 @@ class Retouching:
         """
         self._model = model
         upright = as_rgb(picture(image))
-        self._stands = [_Stand(picture=upright, grid=model.kit.grid(upright), step=None)]
+        self._stands = [_Stand(picture=upright, grid=model.kit.grid(upright), steps=())]
         self._now = 0
+
+    @classmethod
+    def resumed(cls, model: Dimoo, session: Session) -> Retouching:
+        """A session of a record (`dimoo.tasks.records.told_of`): its picture is opened and its steps are taken again.
+
+        Raises:
+            RequestError: as `Retouching` and `retouch`.
+        """
+        again = cls(model, session.image)
+        for step in session.steps:
+            again.retouch(**vars(step))
+        return again
 
     @property
     def picture(self) -> Image.Image:
@@ -73,19 +88,19 @@ class Retouching:
         return codes.clone()
 
     @property
-    def history(self) -> tuple[RetouchRequest, ...]:
-        """The steps that led here, the first one first: marks, prompt, feather, seed, and the picture before each.
+    def history(self) -> tuple[Step, ...]:
+        """The steps that led here, the first one first: marks, prompt, feather, negative, seed and settings.
 
-        The same `retouch` calls on the picture that was opened give the same picture.
+        On the picture that was opened, `retouch(**vars(step))` for each of them gives the same picture.
         """
-        return tuple(stand.step for stand in self._stands[1 : self._now + 1] if stand.step is not None)
+        return self._stands[self._now].steps
 
     def retouch(
         self,
         marks: Mark | Sequence[Mark],
         prompt: str | None = None,
         *,
-        feather: int = 2,
+        feather: int = RetouchRequest.feather,
         negative: str | None = None,
         seed: int = 0,
         settings: ImageSettings | Plan | None = None,
@@ -108,14 +123,15 @@ class Retouching:
         """
         model, stand = self._model, self._stands[self._now]
         several = tuple(marks) if isinstance(marks, Sequence) else (marks,)
-        step = RetouchRequest(
-            image=self.picture, marks=several, prompt=prompt, feather=feather, negative=negative, seed=seed
-        )
-        how = Settings(image=model.config.image if settings is None else settings, text=model.config.text)
-        job = retouch(model.kit, step, how, known=stand.grid)
+        how = model.config.image if settings is None else settings
+        asked = {"marks": several, "prompt": prompt, "feather": feather, "negative": negative, "seed": seed}
+        request = RetouchRequest(image=stand.picture, **asked)  # type: ignore[arg-type]
+        job = retouch(model.kit, request, Settings(image=how, text=model.config.text), known=stand.grid)
         made, codes = model.run([_with_codes(job, model.prompts, stand.grid)])[0]
+        steps = (*stand.steps, Step(**asked, settings=how))  # type: ignore[arg-type]
+        stamp(model, made, Session(image=self._stands[0].picture, steps=steps))
         grid = Grid.of(stand.grid.modality, codes, stand.grid.codebooks)
-        self._stands[self._now + 1 :] = [_Stand(picture=made, grid=grid, step=step)]
+        self._stands[self._now + 1 :] = [_Stand(picture=made, grid=grid, steps=steps)]
         self._now += 1
         return self.picture
 

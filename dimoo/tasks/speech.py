@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from dimoo.core.errors import RequestError
 from dimoo.presets.tasks import TaskText
+from dimoo.tasks.problems import CAPTION_REQUEST
 
 MediaT = TypeVar("MediaT")
 
@@ -43,10 +44,23 @@ def say(
     if not least <= len(images) <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
         raise RequestError(f"the task {task!r} takes {wanted} pictures, not {len(images)}")
-    if words and "{words}" not in entry.text:
+    if words and "words" not in entry.takes:
         raise RequestError(f"the task {task!r} takes no words, but got {words[:60]!r}; leave them out")
     text = entry.text.format(words=words, option=_option(entry, task, option))
     return [text, *images]
+
+
+def usual_tokens(words: str, *, images: int, pictured: bool, caption: int, answer: int) -> int:
+    """Tokens planned for an answer in words where nobody says how many, in training and in asking.
+
+    Args:
+        words: what the user says.
+        images: pictures that are shown.
+        pictured: whether a picture is answered as well.
+        caption: tokens of a caption: for descriptions, words with nothing to look at, and words about a picture made.
+        answer: tokens of all other answers.
+    """
+    return caption if words == CAPTION_REQUEST or pictured or not images else answer
 
 
 def _option(entry: TaskText, task: str, option: str) -> str:
@@ -54,7 +68,7 @@ def _option(entry: TaskText, task: str, option: str) -> str:
         if option not in entry.options:
             raise RequestError(f"the task {task!r} has no option {option!r}; choose from {', '.join(entry.options)}")
         return entry.options[option]
-    if bool(option) != ("{option}" in entry.text):
+    if bool(option) != ("option" in entry.takes):
         raise RequestError(
             f"the task {task!r} takes no option, but got {option!r}; leave it out"
             if option

@@ -14,9 +14,8 @@ from PIL import Image, ImageOps
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import DataError
 from dimoo.core.pictures import as_rgb
+from dimoo.tasks.regions import ORIENTATION
 
-ORIENTATION = 0x0112
-"""The EXIF tag that says how a picture is to be turned."""
 EXACT = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 """Modes that are kept as they are; any other becomes the RGB or RGBA that it looks like."""
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

@@ -7,11 +7,11 @@ from typing import Any
 from dimoo.core.errors import RequestError
 from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import TaskRequest
-from dimoo.presets.tasks import TaskText
+from dimoo.presets.tasks import INPAINT, TaskText
 from dimoo.tasks.compose import Settings, compose, only
 from dimoo.tasks.inputs import pair, pictures, words
 from dimoo.tasks.job import Job, Kit
-from dimoo.tasks.speech import entry_of, say
+from dimoo.tasks.speech import entry_of, say, usual_tokens
 from dimoo.tokenizers.prompts import Grid, Words
 
 
@@ -22,9 +22,15 @@ def run_entry(kit: Kit, request: TaskRequest, settings: Settings) -> Job[Any]:
     same way, so that an edited picture lies on its source pixel by pixel.
 
     Raises:
-        RequestError: the table has no such task, what the request brings is not what it takes, or `compose` refuses.
+        RequestError: the table has no such task, or it fills a region; what the request brings is not what the task
+            takes; or `compose` refuses.
     """
     entry = entry_of(kit.tasks, words(request.task, "task"))
+    if request.task == INPAINT:
+        raise RequestError(
+            f"the task {INPAINT!r} needs a picture and its region; write an InpaintRequest, an OutpaintRequest or a"
+            " RetouchRequest"
+        )
     images = kit.fitted([as_rgb(image) for image in pictures(request.images)], asked=entry.answer == "text")
     said = say(
         kit.tasks,
@@ -39,7 +45,13 @@ def run_entry(kit: Kit, request: TaskRequest, settings: Settings) -> Job[Any]:
     elif (request.height, request.width) != (None, None):
         raise RequestError(f"the task {request.task!r} makes no picture; leave height and width out")
     if entry.answer != "image":
-        usual = kit.answer_tokens if entry.answer == "text" and images else kit.caption_tokens
+        usual = usual_tokens(
+            request.words,
+            images=len(images),
+            pictured=entry.answer == "both",
+            caption=kit.caption_tokens,
+            answer=kit.answer_tokens,
+        )
         answer.append(Words(length=kit.planned(request.tokens, usual=usual)))
     elif request.tokens is not None:
         raise RequestError(f"the task {request.task!r} makes no words; leave tokens out")

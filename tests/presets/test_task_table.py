@@ -23,6 +23,16 @@ from dimoo.presets.tasks import STANDARD, TaskText
         ({"family": "a", "text": "{picture}"}, r"may hold \{words\} and \{option\} only"),
         ({"family": "a", "text": "{0} of {}"}, r"may hold \{words\} and \{option\} only"),
         ({"family": "a", "text": "half a { brace"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{words.foo}"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{words.__class__}"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{option[0]}"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{words!r}"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{words:>9}"}, r"may hold \{words\} and \{option\} only"),
+        ({"family": "a", "text": "{words:{option}}"}, r"may hold \{words\} and \{option\} only"),
+        (
+            {"family": "a", "images": [1, 1], "answer": "text", "size": "picture"},
+            "the answer is 'text'; leave it out",
+        ),
         ({"family": "a", "answer": "sound"}, "answer"),
         ({"family": "a", "steps": 3}, "steps"),
     ],
@@ -49,6 +59,25 @@ def test_an_entry_with_everything_survives_json() -> None:
     )
     assert parse(TaskText, json.loads(entry.model_dump_json())) == entry
     assert {name for name, field in TaskText.model_fields.items() if getattr(entry, name) == field.default} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("{words}", {"words"}),
+        ("{option}: {words}", {"words", "option"}),
+        ("{option} {option}", {"option"}),
+        ("map", set()),
+        ("{{words}}", set()),
+        ("{{{words}}} {{option}}", {"words"}),
+        ("", set()),
+    ],
+)
+def test_what_a_text_has_a_place_for(text: str, takes: set[str]) -> None:
+    entry = TaskText(family="a", text=text)
+    assert entry.takes == takes
+    said = entry.text.format(words="WORDS", option="OPTION")
+    assert {"WORDS" in said, "OPTION" in said} == {"words" in takes, "option" in takes}
 
 
 def test_the_standard_tasks_are_of_families_that_there_are() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest, Request
 from dimoo.tasks.model import Dimoo
+from dimoo.tokenizers.base import Tokenizer
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -76,11 +77,11 @@ class Idle:
         raise AssertionError("the network was asked")
 
 
-def served_by(model: Dimoo, network: object, **changes: object) -> Dimoo:
-    """The model with another network, and with changes to its config."""
+def served_by(model: Dimoo, network: object, *, tokenizer: Tokenizer | None = None, **changes: object) -> Dimoo:
+    """The model with another network, perhaps another image tokenizer, and with changes to its config."""
     return Dimoo(
         model.config.model_copy(update=changes),
         backbone=network,
         text_tokenizer=model.prompts.text,
-        image_tokenizer=model.kit.image_tokenizer,
+        image_tokenizer=model.kit.image_tokenizer if tokenizer is None else tokenizer,
     )

@@ -1,6 +1,7 @@
 """Image settings and a problem's branches -> guidance, and the settings' own checks."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dimoo.diffusion.config import ConstantRampConfig, CosineRampConfig, LinearR
 from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance, Renormalised
 from dimoo.diffusion.guidance_steps import CosineRamp, Interval, LinearRamp, Scheduled
 from dimoo.presets.config import ImageSettings, ModelConfig
-from dimoo.tasks.plans import image_plan
+from dimoo.tasks.plans import image_plan, text_plan
 
 ALONE, WORDS = ("condition",), ("condition", "unconditional")
 PICTURES = ("condition", "unconditional", "no_text", "no_image")
@@ -68,7 +69,7 @@ def test_no_guidance_is_not_wrapped():
 @pytest.mark.parametrize(
     ("branches", "conditions", "missing"),
     [
-        (PICTURES, {"no_pose": 1.0, "no_text": 1.0}, "'no_pose'"),
+        (PICTURES, {"no_image_2": 1.0, "no_text": 1.0}, "'no_image_2'"),
         (("condition", "no_text"), {"no_text": 2.5, "no_image": 4.0}, "'no_image'"),
         (("condition", "no_depth"), {"no_text": 2.5, "no_image": -4.0}, "'no_text', 'no_image'"),
     ],
@@ -85,6 +86,41 @@ def test_a_plan_passes_as_it_is_if_its_branches_are_there():
     assert image_plan(plan, PICTURES) is plan
     with pytest.raises(RequestError, match="'no_text', 'no_image'"):
         image_plan(plan, WORDS)
+
+
+def refused(steps):
+    return pytest.raises(RequestError, match=f"does nothing in any of the {steps} steps")
+
+
+@pytest.mark.parametrize("branches", [WORDS, PICTURES])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 16])
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 0.01), (0.3, 0.4), (0.26, 0.49), (0.5, 0.51), (0.9, 1.0)])
+def test_an_interval_holds_a_step_or_is_refused(start, stop, steps, branches):
+    holds = any(start * steps <= step < stop * steps for step in range(steps))
+    settings = ImageSettings(steps=steps, guidance_interval=(start, stop))
+    with nullcontext() if holds else refused(steps):
+        image_plan(settings, branches)
+    off = settings.model_copy(update={"guidance": 0.0, "conditions": {}})
+    assert image_plan(off, branches).guidance == NoGuidance()  # nothing is asked for, so nothing is refused
+
+
+def test_a_schedule_or_a_plan_that_never_guides_is_refused_too():
+    rising = {"guidance_schedule": LinearRampConfig()}
+    with refused(1):
+        guidance(steps=1, **rising)
+    assert isinstance(guidance(steps=2, **rising), Scheduled)
+    plan = replace(image_plan(ImageSettings(steps=4)), guidance=Interval(guidance=RELEASED, start=0.3, stop=0.4))
+    with refused(4):
+        image_plan(plan, PICTURES)
+    with refused(4):
+        text_plan(plan, tokens=4, stops=(), branches=PICTURES)
+
+
+def test_a_text_plan_takes_the_branches_that_are_there():
+    plan = replace(image_plan(ImageSettings()), guidance=RELEASED)
+    assert text_plan(plan, tokens=4, stops=(), branches=PICTURES) is plan
+    with pytest.raises(RequestError, match="'no_text', 'no_image'"):
+        text_plan(plan, tokens=4, stops=())
 
 
 # The settings themselves
@@ -111,6 +147,11 @@ def test_settings_survive_json():
         {"conditions": {"no_text": float("inf")}},
         {"conditions": {"no_text": float("nan")}},
         {"conditions": {"condition": 1.0}},
+        {"conditions": {"no_imag": 3.0}},
+        {"conditions": {"no_images": 3.0}},
+        {"conditions": {"no_image_0": 3.0}},
+        {"conditions": {"no_image_": 3.0}},
+        {"conditions": {"not_no_text": 3.0}},
         {"guidance_interval": (0.5, 0.5)},
         {"guidance_interval": (-0.1, 0.5)},
         {"guidance_interval": (0.5, 1.5)},

@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from request_cases import same
@@ -15,6 +16,7 @@ from tiny_checkpoint import save_tiny, tiny_model
 
 import dimoo
 from dimoo.core.requests import (
+    AskRequest,
     Box,
     GenerateRequest,
     InterleavedRequest,
@@ -28,7 +30,7 @@ from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.picture_files import read_record, save_picture
 from dimoo.tasks.plans import image_plan
-from dimoo.tasks.provenance import Origin, record_json, record_of
+from dimoo.tasks.provenance import Origin, maker_of, record_json, record_of
 from dimoo.tasks.records import Record, request_of
 
 TINY = tiny_model()
@@ -65,9 +67,22 @@ def test_a_record_names_model_and_versions(tmp_path: Path) -> None:
     made = dimoo.load(folder, dtype="float64").generate("a cat")[0]
     maker = made.info["dimoo"].record().model
     assert maker.source == str(folder)
-    assert (maker.name, maker.dtype, maker.device) == ("tiny", "float64", "cpu")
+    assert (maker.name, maker.dtype, maker.device, maker.attention) == ("tiny", "float64", "cpu", "sdpa")
+    assert maker_of(dimoo.load(folder, attention="sdpa")).attention == "sdpa"
     assert (maker.dimoo, maker.torch) == (dimoo.__version__, torch.__version__)
     assert record_of(TINY, GenerateRequest(prompt="")).model.source is None  # type: ignore[union-attr]
+
+
+def test_a_source_is_named_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny(tmp_path / "runs" / "exp")  # as a relative path it could be owner/name on the hub
+    monkeypatch.chdir(tmp_path)
+    assert dimoo.load("runs/exp").source == str(folder)
+    assert dimoo.load(Path("runs/../runs/exp")).source == str(folder)
+    snapshot = save_tiny(tmp_path / "hub" / "snapshots" / "0a1b2c")
+    monkeypatch.setattr("dimoo.weights.hub.snapshot_download", lambda *_, **__: str(snapshot))
+    assert dimoo.load("owner/name").source == "owner/name@0a1b2c"
+    assert dimoo.load("owner/name", revision="main").source == "owner/name@0a1b2c"
+    assert dimoo.load("owner/name@main").source == "owner/name@0a1b2c"
 
 
 def test_each_picture_of_a_tuple_is_a_part(model: Dimoo) -> None:
@@ -81,14 +96,39 @@ def test_each_picture_of_a_tuple_is_a_part(model: Dimoo) -> None:
     assert [image.info["dimoo"].result.size for image in pictures] == [(8, 8), (8, 16)]
 
 
-def test_streams_and_replays_tell_and_previews_do_not(model: Dimoo) -> None:
+def test_streams_tell_and_previews_and_replays_do_not(model: Dimoo) -> None:
     request = GenerateRequest(prompt="a cat", height=8, width=8)
     stream = model.stream([request])
     next(stream)
     assert "dimoo" not in stream.preview(0).info
     (made,) = stream.results()
-    (again,) = model.replay([request], stream.record()).results()
-    assert again.info["dimoo"].record() == made.info["dimoo"].record()
+    assert made.info["dimoo"].record().image == model.config.image
+    for asked in (request, replace(request, prompt="two dogs")):  # a trajectory does not know what was said
+        (again,) = model.replay([asked], stream.record(), image=ImageSettings(steps=9)).results()
+        assert equal(again, made)
+        assert "dimoo" not in again.info
+
+
+def test_what_a_model_is_is_found_once_for_a_batch_and_never_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, copied = [], []
+    monkeypatch.setattr(Dimoo, "fingerprint", property(lambda self: found.append(self) or "0"))
+    monkeypatch.setattr("dimoo.tasks.provenance.plain", lambda image: copied.append(image) or image)
+    asked = AskRequest(images=(picture(8, 8),), question="what")
+    TINY.run([asked, asked])
+    assert (found, copied) == ([], [])
+    one, two, _ = TINY.run([GenerateRequest(prompt="a cat"), GenerateRequest(prompt="a dog"), asked])
+    assert (found, copied) == ([TINY], [])
+    assert one.info["dimoo"].model is two.info["dimoo"].model
+
+
+def test_an_origin_is_of_the_weights_that_made_it() -> None:
+    model = tiny_model()
+    before = model.generate("a cat")[0].info["dimoo"]
+    fingerprint = model.fingerprint
+    assert isinstance(model.backbone, torch.nn.Module)
+    next(model.backbone.parameters()).data[0, 0] += 1
+    assert before.record().model.fingerprint == fingerprint
+    assert model.generate("a cat")[0].info["dimoo"].model.fingerprint == model.fingerprint != fingerprint
 
 
 def test_plans_and_own_jobs_leave_no_record(model: Dimoo) -> None:

@@ -29,7 +29,8 @@ from dimoo.core.requests import (
     RetouchRequest,
 )
 from dimoo.tasks.provenance import record_json, record_of
-from dimoo.tasks.records import KINDS, parse_record, request_of
+from dimoo.tasks.recorded import Choosing
+from dimoo.tasks.records import KINDS, parse_record, request_of, told_of
 from dimoo.tasks.regions import bright, region_of
 
 TINY = tiny_model()
@@ -47,7 +48,17 @@ def test_a_record_gives_the_request_back(request: Request) -> None:
 
 def test_every_type_that_a_request_may_hold_is_known() -> None:
     declared = {name for name, kind in inspect.getmembers(requests, is_dataclass)}
-    assert declared == set(KINDS)
+    assert set(KINDS) == declared | {"Choosing", "Session", "Step"}
+
+
+def test_what_is_no_request_is_named() -> None:
+    record = record_of(TINY, Choosing(images=(), question="is it", choices=("yes", "no")))
+    assert record is not None
+    assert told_of(parse_record(record.model_dump_json())) == Choosing(
+        images=(), question="is it", choices=("yes", "no")
+    )
+    with pytest.raises(DataError, match=r"Choosing.*remake"):
+        request_of(record)
 
 
 def test_numbers_of_other_libraries_become_plain_ones() -> None:

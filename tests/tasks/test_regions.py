@@ -13,7 +13,7 @@ from PIL import Image
 from task_cases import box, equal, picture
 
 from dimoo.core.errors import RequestError
-from dimoo.tasks.regions import GREY, Box, Mark, Polygon, bright, composite, enlarged, feather, region_of
+from dimoo.tasks.regions import GREY, Box, Mark, Polygon, bright, composite, enlarged, feather, region_of, touched
 
 HEIGHT, WIDTH = 12, 17
 SIZE = (HEIGHT, WIDTH)
@@ -281,3 +281,18 @@ def test_importing_loads_neither_torch_nor_the_scientific_libraries() -> None:
     script = "import sys, dimoo.tasks.regions\nprint([n for n in ('torch', 'skimage', 'scipy') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_a_code_is_touched_by_any_of_its_pixels(data, height, width, down, across):
+    region = data.draw(arrays.arrays(np.bool_, (height * down, width * across)))
+    found = touched(region, (down, across))
+    assert found.shape == (height, width)
+    for row in range(height):
+        for column in range(width):
+            pixels = [
+                region[y, x]
+                for y in range(row * down, (row + 1) * down)
+                for x in range(column * across, (column + 1) * across)
+            ]
+            assert found[row, column] == any(pixels)

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from task_cases import box, equal, picture
+from task_cases import box, equal, picture, served_by
 
 import dimoo
 from dimoo.core.errors import RequestError
 from dimoo.tasks.dispatch import job_of
+from dimoo.tasks.inpaint import surrounded
+from dimoo.tasks.unencoded import Unencoded
+from dimoo.tokenizers.prompts import Grid
 
 CORNER, PATCH = dimoo.Box(0, 0, 9, 8), dimoo.Polygon(((17, 10), (31, 10), (31, 23), (17, 23)))
 """In a picture of 24 x 32, which is 3 x 4 codes of 8 x 8."""
@@ -146,6 +149,33 @@ def test_the_codes_of_the_picture_are_frozen_and_all_others_made(model, original
     start, stop = model.config.vocabulary.columns("image")
     last = codes_of(model, states[-1].canvas, (6, 7))
     assert bool(((last >= start) & (last < stop)).all())
+
+
+class FarSeeing(Unencoded):
+    """An image tokenizer each of whose codes depends on every pixel of the picture."""
+
+    def encode(self, media):
+        codes = self.tokenizer.encode(media)
+        return (codes + (media.sum() * 1000).long()) % self.codebook_size
+
+
+def test_the_codes_are_those_of_the_picture_alone_however_far_the_tokenizer_sees(model, original):
+    seeing = served_by(model, model.backbone, tokenizer=FarSeeing(model.kit.pictures))
+    asked = dimoo.OutpaintRequest(image=original, prompt="a cat", **SIDES)
+    first, *_ = seeing.stream([asked])
+    known = seeing.kit.encode(original)
+    assert not torch.equal(known, model.kit.encode(original))
+    start = seeing.config.vocabulary.modality("image").start
+    assert torch.equal(codes_of(seeing, first.canvas, (6, 7))[3:, 1:5], known + start)
+
+
+def test_several_codebooks_grow_too(model):
+    grid = Grid.of("image", torch.arange(12).view(2, 3, 2), 2)
+    around = surrounded(model.kit, grid, {"left": 8, "right": 0, "top": 16, "bottom": 8})
+    assert around.shape == (5, 4)
+    wanted = torch.full((5, 4, 2), -1)
+    wanted[2:4, 1:] = grid.codes
+    assert torch.equal(around.codes, wanted)
 
 
 def test_outpainting_may_be_repeated_on_its_result(model, original):

@@ -10,9 +10,13 @@ from task_cases import box, equal, picture
 
 import dimoo
 from dimoo.core.requests import Box, Polygon
+from dimoo.diffusion.config import GreedyConfig
 from dimoo.diffusion.sampler import sample
 from dimoo.presets.config import ImageSettings
 from dimoo.tasks import engine
+from dimoo.tasks.plans import image_plan
+from dimoo.tasks.records import told_of
+from dimoo.tasks.remake import remake
 
 MARKS = [
     Box(0, 0, 12, 9),
@@ -144,22 +148,56 @@ def test_a_new_step_replaces_what_was_undone(model, original):
 
 def test_the_history_makes_the_picture_again(model, original):
     session = dimoo.Retouching(model, original)
-    session.retouch(MARKS[0], "a cat", feather=0, seed=3)
+    settings = ImageSettings(steps=2, guidance=1.0)
+    session.retouch(MARKS[0], "a cat", feather=1, seed=3, settings=settings)
     session.retouch(MARKS[1], seed=4)
     session.retouch(MARKS[2], "a red apple", negative="a dog", seed=5)
-    assert [(step.prompt, step.feather, step.negative, step.seed) for step in session.history] == [
-        ("a cat", 0, None, 3),
-        (None, 2, None, 4),
-        ("a red apple", 2, "a dog", 5),
+    assert [(step.prompt, step.feather, step.negative, step.seed, step.settings) for step in session.history] == [
+        ("a cat", 1, None, 3, settings),
+        (None, 0, None, 4, model.config.image),
+        ("a red apple", 0, "a dog", 5, model.config.image),
     ]
     assert session.history[0].marks == (MARKS[0],)
     assert session.history[1].marks == tuple(MARKS[1])
-    assert equal(session.history[0].image, original)
     again = dimoo.Retouching(model, original)
     for step in session.history:
-        again.retouch(step.marks, step.prompt, feather=step.feather, negative=step.negative, seed=step.seed)
+        again.retouch(**vars(step))
     assert equal(again.picture, session.picture)
     assert torch.equal(again.codes, session.codes)
+
+
+def test_what_a_call_fills_in_is_the_same_in_a_session(model, original):
+    assert equal(dimoo.Retouching(model, original).retouch(MARKS[0]), model.retouch(original, MARKS[0]))
+
+
+def test_a_picture_of_a_session_is_made_again_from_its_file(model, original, tmp_path):
+    session = dimoo.Retouching(model, original)
+    session.retouch(MARKS[0], "a cat", seed=3, settings=ImageSettings(steps=2, draw=GreedyConfig()))
+    session.retouch([*MARKS[1], MARKS[2]], feather=2, negative="a dog", seed=4)
+    dimoo.save_picture(session.picture, tmp_path / "two.png")
+    dimoo.save_picture(session.undo(), tmp_path / "one.png")
+    wanted = [session.picture, session.redo()]
+    for steps, (name, made) in enumerate(zip(("one", "two"), wanted, strict=True), start=1):
+        record = dimoo.read_record(tmp_path / f"{name}.png")
+        told = told_of(record)
+        assert len(told.steps) == steps
+        assert equal(told.image, original)
+        again = remake(model, record)
+        assert equal(again, made)
+        assert again.info["dimoo"].record() == record
+        assert equal(dimoo.Retouching.resumed(model, told).undo(), (original, *wanted)[steps - 1])
+    with pytest.raises(dimoo.DataError, match="tells of a Session"):
+        dimoo.request_of(record)
+
+
+def test_behind_a_ready_plan_there_is_no_record(model, original):
+    session = dimoo.Retouching(model, original)
+    assert "dimoo" in session.retouch(MARKS[0]).info
+    assert "dimoo" not in session.retouch(MARKS[0], settings=image_plan(ImageSettings(steps=2))).info
+    assert "dimoo" not in session.retouch(MARKS[1]).info
+    session.undo()
+    session.undo()
+    assert "dimoo" in session.retouch(MARKS[1]).info
 
 
 def test_seeds_prompts_and_steps_before_matter(model, original):

@@ -50,7 +50,9 @@ def test_question_and_pictures_matter(model):
 def test_planned_tokens_are_the_models_own_by_default(model):
     image = picture(16, 16)
     assert model.ask(image, "what is it") == model.ask([image], "what is it", tokens=4)
-    assert model.caption(image) == model.ask(image, "describe the picture", tokens=6)
+    asked = "describe the picture"
+    assert model.caption(image) == model.ask(image, asked, tokens=6) == model.ask(image, asked)
+    assert len(last_ids(model, asked, tokens=None)) == 6 + 2  # the answer's tags stand around it
 
 
 @pytest.mark.parametrize(
