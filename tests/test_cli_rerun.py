@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import failed, noisy_picture, pixels, run, succeeded, told
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny_checkpoint import tiny_model
 
 import dimoo
@@ -55,6 +55,19 @@ def came_out_again(made: Path, again: Path) -> None:
     assert succeeded(run("rerun", made, "--out", again)) == f"{again}\n"
     assert (pixels(made) == pixels(again)).all()
     assert dimoo.read_record(made) == dimoo.read_record(again)
+
+
+def test_a_picture_that_was_changed_afterwards_is_refused(drawn: Path, tmp_path: Path) -> None:
+    with Image.open(drawn) as opened:
+        text = opened.text  # type: ignore[attr-defined]
+        changed = opened.convert("RGB")
+    changed.putpixel((3, 4), tuple(255 - value for value in changed.getpixel((3, 4))))  # type: ignore[union-attr]
+    info = PngImagePlugin.PngInfo()
+    for name, value in text.items():
+        info.add_itxt(name, value)
+    changed.save(tmp_path / "changed.png", pnginfo=info)
+    failed(run("rerun", tmp_path / "changed.png", "--out", tmp_path / "again.png"), "was changed after it was made")
+    assert not (tmp_path / "again.png").exists()
 
 
 def test_each_picture_of_a_batch(tiny: Path, tmp_path: Path) -> None:

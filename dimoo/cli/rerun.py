@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dimoo.cli.files import output_paths, write_picture
+from dimoo.cli.files import output_paths, read_picture, write_picture
 from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, open_model
 from dimoo.core.errors import BackendError, CheckpointError, RequestError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dimoo.tasks.model import Dimoo
-    from dimoo.tasks.records import Maker, Record
+    from dimoo.tasks.records import Maker, Record, Result
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def rerun(
     if not words and out is None:
         raise typer.BadParameter(f"{file} tells of a picture; say where it goes, as --out H.png", param_hint="--out")
     paths = [] if out is None else output_paths(out, 1)
+    _check_unchanged(file, before)
 
     dimoo = _opened(record, model, device, attention, force=force)
     made = _chosen(remake(dimoo, record), record)
@@ -95,6 +96,19 @@ def rerun(
             f"the result differs from the recorded one, which dimoo {then.dimoo} made with torch {then.torch} on"
             f" {then.device} (attention {then.attention}); this is dimoo {now.dimoo} with torch {now.torch} on"
             f" {now.device} (attention {now.attention})"
+        )
+
+
+def _check_unchanged(file: Path, before: Result | None) -> None:
+    """Refuse a PNG whose pixels are not those that its record tells of: what comes out would not be equal to it."""
+    from dimoo.tasks.records import result_of
+
+    if before is None or before.size is None or file.suffix.lower() != ".png":
+        return
+    if result_of(read_picture(file), before.part) != before:
+        raise RequestError(
+            f"{str(file)!r} was changed after it was made: its pixels are not the recorded ones, so that making it"
+            " again gives another picture; rerun the file as it was written"
         )
 
 

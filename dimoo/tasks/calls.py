@@ -165,11 +165,7 @@ class Calls(ABC):
         seed: int = 0,
         settings: How = None,
     ) -> Image:
-        """The picture continued on a larger canvas, as many pixels on each side; it stays as it is in the middle.
-
-        Raises:
-            RequestError: nothing is added, a side is off the grid, or the prompt is too long.
-        """
+        """The picture continued on a larger canvas, as many pixels on each side; it stays as it is in the middle."""
         request = OutpaintRequest(
             image=image, prompt=prompt, left=left, right=right, top=top, bottom=bottom, negative=negative, seed=seed
         )

@@ -20,7 +20,7 @@ from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.trajectory import Trajectory
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.presets.tasks import TaskText
-from dimoo.tasks.calls import Calls
+from dimoo.tasks.calls import Calls, How, HowText
 from dimoo.tasks.choose import Choice, choose
 from dimoo.tasks.dispatch import jobs_of
 from dimoo.tasks.engine import Stream
@@ -151,8 +151,7 @@ class Dimoo(Calls):
         text: TextSettings | Plan | None = None,
     ) -> Stream[Any]:
         """The same step by step: iterate over the states, look at previews, stop to cancel, go on, keep the record."""
-        picture = self.config.image if image is None else image
-        words = self.config.text if text is None else text
+        picture, words = self._how(image, text)
         jobs = self._jobs(requests, picture, words)
         return Stream.sampled(self.backbone, self.config.vocabulary, traced(self, requests, jobs, picture, words))
 
@@ -179,9 +178,7 @@ class Dimoo(Calls):
             RequestError: as `run`.
             DataError: the trajectory is that of other requests.
         """
-        picture = self.config.image if image is None else image
-        words = self.config.text if text is None else text
-        return Stream.replayed(self.config.vocabulary, self._jobs(requests, picture, words), trajectory)
+        return Stream.replayed(self.config.vocabulary, self._jobs(requests, image, text), trajectory)
 
     def choose(self, images: Image | Sequence[Image], question: str, choices: Sequence[str]) -> Choice:
         """The likeliest of several one-token answers to a question about pictures, or about none.
@@ -288,12 +285,14 @@ class Dimoo(Calls):
             folder = self.save(Path(scratch) / "model", layout=layout, dtype=dtype, card=text)
             return upload(folder, name, private=private)
 
-    def _jobs(
-        self, requests: Sequence[Request | Job[Any]], image: ImageSettings | Plan, text: TextSettings | Plan
-    ) -> list[Job[Any]]:
+    def _how(self, image: How, text: HowText) -> tuple[ImageSettings | Plan, TextSettings | Plan]:
+        return self.config.image if image is None else image, self.config.text if text is None else text
+
+    def _jobs(self, requests: Sequence[Request | Job[Any]], image: How, text: HowText) -> list[Job[Any]]:
         if not isinstance(requests, Sequence) or isinstance(requests, str):
             raise RequestError(f"requests must be a list, not {type(requests).__name__}; for one write [request]")
-        return jobs_of(self.kit, requests, image=image, text=text)
+        picture, words = self._how(image, text)
+        return jobs_of(self.kit, requests, image=picture, text=words)
 
     def _savable(self) -> tuple[Parts, Backbone]:
         return savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)

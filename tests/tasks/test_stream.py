@@ -116,7 +116,7 @@ def test_unmade_parts_of_an_inpainted_picture_are_grey_inside_the_mask_alone(mod
 
 
 def test_a_job_without_a_preview_has_none(model):
-    (job,) = model._jobs([dimoo.GenerateRequest(prompt="a cat")], None, None)
+    (job,) = model._jobs([dimoo.GenerateRequest(prompt="a cat")], model.config.image, model.config.text)
     silent = replace(job, read=lambda ids: ids.tolist(), preview=None)
     stream = model.stream([silent, job])
     assert stream.preview(0) is None
@@ -248,7 +248,10 @@ def test_guidance_for_a_branch_that_is_not_there_is_refused_before_any_compute(m
     plan = replace(plans[modality], guidance=guidance)
     asked = dimoo.AskRequest(images=(picture(8, 8),), question="which ?")
     drawn = dimoo.GenerateRequest(prompt="a cat")
-    own = [replace(job, plans={**job.plans, modality: plan}) for job in model._jobs([drawn, asked], None, None)]
+    own = [
+        replace(job, plans={**job.plans, modality: plan})
+        for job in model._jobs([drawn, asked], model.config.image, model.config.text)
+    ]
     missing, has = ("unconditional", "'condition' only") if modality == "text" else ("no_image", "'unconditional' only")
     row = 1 if modality == "text" else 0
     with pytest.raises(
