@@ -34,4 +34,6 @@ def proportion(rights: Sequence[bool]) -> Score:
         raise ValueError("no cases to score; give at least one")
     p, z2 = sum(rights) / n, Z95**2 / n
     middle, half = p + z2 / 2, sqrt(p * (1 - p) * z2 + z2**2 / 4)
-    return Score(score=p, n=n, low=max(0.0, (middle - half) / (1 + z2)), high=min(1.0, (middle + half) / (1 + z2)))
+    # At the ends the interval touches p; rounding must not put p outside.
+    low, high = (middle - half) / (1 + z2), (middle + half) / (1 + z2)
+    return Score(score=p, n=n, low=min(p, max(0.0, low)), high=max(p, min(1.0, high)))

@@ -37,3 +37,10 @@ def test_bounds_solve_the_equation_that_defines_them(rights: list[bool]) -> None
 def test_no_case_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         proportion([])
+
+
+def test_the_score_lies_in_its_interval_also_where_rounding_would_put_it_out() -> None:
+    for n in range(1, 400):
+        for right in (0, n):
+            score = proportion([index < right for index in range(n)])
+            assert 0 <= score.low <= score.score <= score.high <= 1
