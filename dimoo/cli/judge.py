@@ -36,7 +36,7 @@ def demo(
     how: ModelOptions,
     seed: Seed = 0,
 ) -> None:
-    """Make a gallery: pictures, an inpainting, questions.
+    """Make a page that shows every task the model knows.
 
     Prints the path of the page.
     """
@@ -59,7 +59,7 @@ def evaluate(
     dtype: InDType = DType.FLOAT32,
     attention: WithAttention = None,
 ) -> None:
-    """Score a model on held-out prompts and questions.
+    """Score a model on held-out prompts, questions and tasks.
 
     Prints each score with its 95% interval, its ceiling (true pictures passed through the image tokenizer) and its
     floor (the same pictures judged against other prompts), and the path of the page.
