@@ -13,6 +13,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_base": world.world_base,
     "world_all_tokenizer": world.world_all_tokenizer,
     "world_all": world.world_all,
+    "world_refine": world.world_refine,
 }
 
 

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 from dimoo.data.world.config import WorldConfig
-from dimoo.data.world.tasks import WorldTask
+from dimoo.data.world.tasks import PICTURE, task_of
 
 Side = Annotated[int, Field(ge=1)]
 """Of a picture, in pixels."""
@@ -22,11 +22,15 @@ class Phase(StrictConfig):
     share: float = Field(gt=0, le=1)
     """Share of the run's examples."""
     world: WorldConfig
-    tasks: dict[WorldTask | Literal["picture"], Weight] = Field(default={"picture": 1.0})
-    """How often an example is one of each task, relative; "picture" is one with its caption and questions."""
+    tasks: dict[str, Weight] = Field(default={PICTURE: 1.0})
+    """How often an example is one of each task or kind ("edit", "edit_add"), relative; "picture" is one with its
+    caption and questions."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
+        for name in self.tasks:
+            if name != PICTURE:
+                task_of(name)
         if not any(self.tasks.values()):
             raise ValueError("the tasks have no weight; give one of them some")
         return self

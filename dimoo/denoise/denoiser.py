@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dimoo.denoise.pack import Branches, Pack, pack
+from dimoo.denoise.pack import Pack, Requests, pack
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.sampler import Query
@@ -20,15 +20,15 @@ class BackboneDenoiser:
     only. One object serves one canvas from its first step to its last.
     """
 
-    def __init__(self, backbone: MaskPredictor, start: Canvas, requests: Sequence[Branches]) -> None:
+    def __init__(self, backbone: MaskPredictor, start: Canvas, requests: Requests) -> None:
         """Args:
         backbone: the transformer, on the canvas's device.
         start: the canvas before the first step.
-        requests: the branches of each row of the canvas.
+        requests: the branches of the canvas's rows, at least of those that are queried.
         """
         self._backbone = backbone
         self._start = start
-        self._requests = tuple(requests)
+        self._requests = requests
         self._pack: tuple[tuple[tuple[int, str], ...], Pack] | None = None
 
     @torch.no_grad()

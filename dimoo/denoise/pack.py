@@ -30,6 +30,10 @@ Branches = Mapping[str, Branch]
 """The branches of one request by the name that its guidance uses: "condition", "unconditional", "no_text", ..."""
 
 
+Requests = Mapping[int, Branches] | Sequence[Branches]
+"""The branches of the rows of a canvas, by row."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pack:
     """A stream layout for some rows; the same for every step, only the canvas ids in it change."""
@@ -55,7 +59,7 @@ class Pack:
         return torch.cat([positions + self.offsets[row, branch] for branch in branches])
 
 
-def pack(canvas: Canvas, requests: Sequence[Branches], wanted: Sequence[tuple[int, str]]) -> Pack:
+def pack(canvas: Canvas, requests: Requests, wanted: Sequence[tuple[int, str]]) -> Pack:
     """Lay out the wanted (row, branch) pairs of a canvas in one stream; positions count from 0 in each.
 
     Raises:

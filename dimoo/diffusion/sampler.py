@@ -24,6 +24,10 @@ class Query:
     """int64 [m]: canvas positions."""
     columns: tuple[int, int]
     branches: tuple[str, ...]
+    step: int
+    """The 0-based step of the span's plan that asks ..."""
+    steps: int
+    """... and how many that plan has: caches may follow a timetable."""
 
 
 class Denoiser(Protocol):
@@ -119,6 +123,8 @@ class _Turn:
             positions=self.span.positions[self.candidates],
             columns=self.span.columns,
             branches=self.guidance.branches,
+            step=self.progress.step,
+            steps=self.progress.steps,
         )
 
     def commit(self, logits: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

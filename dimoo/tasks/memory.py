@@ -171,7 +171,14 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
     masked = torch.ones(step.targets, dtype=torch.bool)
     first = Progress(step=0, steps=step.plan.steps, initial=masked, masked=masked)
     positions = step.plan.order.candidates(first).to(_META)
-    query = Query(row=0, positions=positions, columns=step.columns, branches=step.plan.guidance.branches)
+    query = Query(
+        row=0,
+        positions=positions,
+        columns=step.columns,
+        branches=step.plan.guidance.branches,
+        step=0,
+        steps=step.plan.steps,
+    )
     generator = _MetaGenerator()
 
     def call() -> None:

@@ -38,7 +38,7 @@ def span(row, positions, columns, own_plan):
 
 
 def query(row, positions, columns, branches):
-    return Query(row=row, positions=torch.tensor(positions), columns=columns, branches=branches)
+    return Query(row=row, positions=torch.tensor(positions), columns=columns, branches=branches, step=0, steps=3)
 
 
 def naive(backbone, start, canvas, requests, wanted):

@@ -8,15 +8,12 @@ skipped.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from golden_folder import Case, Golden
+from golden_folder import Golden
 from golden_release import Released, load_released
 
 from dimoo.backbone.model import Backbone
-
-BUNDLED = Path(__file__).parent / "golden" / "lumina_tiny"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,20 +28,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         kinds = {kind for mark in metafunc.definition.iter_markers("cases") for kind in mark.args}
         cases = [golden.case(name) for name in golden.info["cases"]]
-        chosen = [pytest.param(case, id=case.name, marks=_marks(golden, case)) for case in cases if case.kind in kinds]
+        chosen = [pytest.param(case, id=case.name) for case in cases if case.kind in kinds]
         metafunc.parametrize("case", chosen)
     if "logits_case" in metafunc.fixturenames:
         found = (re.fullmatch(r"(logits\.\d+)\.ids", key) for key in golden.tensors)
         metafunc.parametrize("logits_case", [match[1] for match in found if match])
-
-
-def _marks(golden: Golden, case: Case) -> list[pytest.MarkDecorator]:
-    if not case.reuses:
-        return []
-    # With stale predictions the released code made other tokens in our folder. In another one they may be the same.
-    strict = golden.path.resolve() == BUNDLED.resolve()
-    reason = "the released ML-Cache reuses stale predictions here; dimoo has no cache policies yet"
-    return [pytest.mark.xfail(strict=strict, raises=AssertionError, reason=reason)]
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from golden_folder import Case, Golden
 from golden_release import Released
 from torch import Tensor
 
+from dimoo.cache import PaperMaxLogit, StoredCache, Timetable
 from dimoo.core.rng import generator
-from dimoo.denoise import BackboneDenoiser, Branch, Branches
+from dimoo.denoise import Branch, Branches, Cache, NoCache, RoutedDenoiser
 from dimoo.diffusion.canvas import Canvas, Plan, Span
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.draw import Greedy
@@ -36,6 +37,7 @@ class Row:
     plan: Plan
     wanted: Tensor
     """int64 [L]: the released code's ids at `positions`."""
+    cache: Cache = NoCache()
 
 
 @pytest.mark.cases("t2i", "inpaint", "i2i", "mmu")
@@ -46,11 +48,9 @@ def test_case(released: Released, case: Case) -> None:
 
 
 def test_all_cases_in_one_batch(golden: Golden, released: Released) -> None:
-    """What the released code cannot do: tasks, sizes, guidance and step counts mixed, and the same tokens."""
+    """What the released code cannot do: tasks, sizes, guidance, caches and step counts mixed, and the same tokens."""
     cases = [golden.case(name) for name in golden.info["cases"]]
-    rows = [_row(released, case) for case in cases if not case.reuses]
-    if not rows:
-        pytest.skip("every case of this folder needs ML-Cache")
+    rows = [_row(released, case) for case in cases]
     for made, row in zip(_sample(released, rows), rows, strict=True):
         assert made.tolist() == row.wanted.tolist()
 
@@ -89,7 +89,16 @@ def _image(released: Released, case: Case, others: Mapping[str, Tensor], guidanc
             stopping=NoStop(),
         ),
         wanted=case.tensors["output_codes"][0] + released.codes[0],
+        cache=_cache(case),
     )
+
+
+def _cache(case: Case) -> Cache:
+    if not case.reuses:
+        return NoCache()
+    settings = case.settings
+    timetable = Timetable(warmup=settings["warmup_ratio"], refresh=settings["refresh_interval"])
+    return StoredCache(policy=PaperMaxLogit(share=1 - settings["cache_ratio"], timetable=timetable))
 
 
 def _text(released: Released, case: Case) -> Row:
@@ -130,7 +139,8 @@ def _sample(released: Released, rows: Sequence[Row]) -> list[Tensor]:
         spans=tuple(spans),
         mask_id=released.mask,
     )
-    denoiser = BackboneDenoiser(released.backbone, start, [row.branches for row in rows])
+    requests, caches = [row.branches for row in rows], [row.cache for row in rows]
+    denoiser = RoutedDenoiser(released.backbone, start, requests, caches)
     final = run(denoiser, start, [generator(index) for index in range(len(rows))])
     assert torch.equal(final.ids[~start.masked], start.ids[~start.masked])
     return [final.ids[span.positions] for span in spans]

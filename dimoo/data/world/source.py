@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from dimoo.data.world.questions import questions
 from dimoo.data.world.render import render
 from dimoo.data.world.sample import Split, sample_scene
 from dimoo.data.world.scene import Scene
-from dimoo.data.world.tasks import WorldTask, task_case
+from dimoo.data.world.tasks import PICTURE, task_case, task_of
 
 TASK_STREAM = 7
 """Names the draws of what kind of example each is."""
@@ -29,8 +28,8 @@ class WorldSource:
     config: WorldConfig
     seed: int = 0
     split: Split = "train"
-    tasks: Mapping[WorldTask | Literal["picture"], float] = field(default_factory=lambda: {"picture": 1.0})
-    """How often an example is one of each task, relative; "picture" is one with its caption and questions."""
+    tasks: Mapping[str, float] = field(default_factory=lambda: {PICTURE: 1.0})
+    """How often an example is one of each task or kind, relative; "picture" is one with its caption and questions."""
 
     @property
     def size(self) -> int | None:
@@ -51,10 +50,11 @@ class WorldSource:
         Raises:
             IndexError: the index is negative.
         """
-        task = self._task(index)
-        if task != "picture":
+        name = self._name(index)
+        if name != PICTURE:
             rng = np.random.default_rng([self.seed, index])
-            return Example(tasks=(task_case(self.config, rng, task, self.split).example,))
+            task, kind = task_of(name)
+            return Example(tasks=(task_case(self.config, rng, task, self.split, kind=kind).example,))
         scene, rng = self._draw(index)
         pairs = questions(scene, rng, nouns=self.config.words)
         return Example(
@@ -63,7 +63,7 @@ class WorldSource:
             qa=tuple((qa.question, qa.answer) for qa in pairs),
         )
 
-    def _task(self, index: int) -> WorldTask | Literal["picture"]:
+    def _name(self, index: int) -> str:
         """Drawn from a stream of its own, so that pictures do not depend on what else there is."""
         if len(self.tasks) == 1:
             return next(iter(self.tasks))

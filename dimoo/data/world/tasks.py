@@ -51,6 +51,24 @@ KINDS: Mapping[WorldTask, tuple[str, ...]] = MappingProxyType(
 )
 """All kinds of each task."""
 
+PICTURE = "picture"
+"""No task: a picture with its caption and questions."""
+
+
+def task_of(name: str) -> tuple[WorldTask, str | None]:
+    """The task that a task or one of its kinds names, and the kind, if it is one.
+
+    Raises:
+        ConfigError: the world has neither.
+    """
+    for task, kinds in KINDS.items():
+        if name == task or name in kinds:
+            return task, None if name == task else name
+    raise ConfigError(
+        f"the world has no task or kind {name!r}; use {PICTURE!r}, a task ({', '.join(KINDS)}) or one of its kinds"
+        f" ({', '.join(kind for kinds in KINDS.values() for kind in kinds)})"
+    )
+
 
 def task_case(
     config: WorldConfig,
