@@ -78,7 +78,7 @@ class LogitStore:
         return sum(kept.nbytes for kept in self._kept.values())
 
     def write(self, branch: str, offsets: Tensor, logits: Tensor) -> None:
-        """Keep logits [k, C] at offsets int64 [k], which may be of context (below 0); what is not the spans' is left."""
+        """Keep logits [k, C] at offsets int64 [k], below 0 those of context; what is not the spans' is left."""
         if branch not in self._kept:
             self._kept[branch] = logits.new_zeros(self._rows + 1, logits.shape[1])
         slots = torch.where(offsets < 0, self._rows, self._slots[offsets.clamp(min=0)])

@@ -1,7 +1,7 @@
 """The step with a store: compute what a policy says, take the rest from earlier steps.
 
-Axes: n = tokens of a segment (context, then canvas, of one branch of one row), k = those of them computed now, m = wanted positions,
-C = columns.
+Axes: n = tokens of a segment (context, then canvas, of one branch of one row), k = those of them computed now,
+m = wanted positions, C = columns.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ class StoredDenoiser:
         logits = self._backbone.head(hidden[rows], slice(*query.columns))
         if self._policy.keeps_logits:
             store = self._stored(query)
-            pieces = logits.split([positions.numel() for positions in looked])
+            pieces = torch.split(logits, [positions.numel() for positions in looked])
             for part, positions, piece in zip(own, looked, pieces, strict=True):
                 store.write(part.name[1], positions - part.context, piece)
                 self._see(part, positions, piece, store)

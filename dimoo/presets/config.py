@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from dimoo.backbone.config import BackboneConfig
+from dimoo.cache.config import CacheConfig, NoCacheConfig
 from dimoo.core.config import StrictConfig
 from dimoo.diffusion.config import (
     CategoricalConfig,
@@ -53,6 +54,8 @@ class ImageSettings(StrictConfig):
     order: OrderConfig = MaskGITOrderConfig()
     draw: DrawConfig = CategoricalConfig()
     confidence: ConfidenceConfig = GumbelConfidenceConfig(temperature=0.3)
+    cache: CacheConfig = NoCacheConfig()
+    """What is not computed again at every step; a request's answer of pictures and words takes one for both."""
 
     @field_validator("conditions")
     @classmethod
@@ -82,6 +85,8 @@ class TextSettings(StrictConfig):
     """Tokens per block; null: the whole answer is one block."""
     draw: DrawConfig = GreedyConfig()
     confidence: ConfidenceConfig = ProbabilityConfig()
+    cache: CacheConfig = NoCacheConfig()
+    """What is not computed again at every step."""
 
 
 class ModelConfig(StrictConfig):

@@ -43,6 +43,7 @@ def chat(kit: Kit, request: ChatRequest, settings: Settings) -> Job[str]:
         seed=whole(request.seed, "seed"),
         read=kit.chat.read,
         preview=kit.chat.read,  # masks are no words
+        cache=settings.cache(pictures=False, words=True),
     )
 
 

@@ -10,7 +10,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from dimoo.cache.build import build_cache
+from dimoo.cache.config import NoCacheConfig
 from dimoo.core.errors import RequestError
+from dimoo.denoise import Cache, NoCache
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.inputs import whole, words
@@ -30,6 +33,21 @@ class Settings:
 
     image: ImageSettings | Plan
     text: TextSettings | Plan
+
+    def cache(self, *, pictures: bool, words: bool) -> Cache:
+        """The cache of an answer that has pictures, words or both; a ready plan brings none.
+
+        Raises:
+            RequestError: it has both, and each is to have a cache of its own.
+        """
+        parts = [part for part, used in ((self.image, pictures), (self.text, words)) if used]
+        wanted = {part.cache for part in parts if not isinstance(part, Plan)} - {NoCacheConfig()}
+        if len(wanted) > 1:
+            raise RequestError(
+                "the answer has pictures and words, which are computed together, but their settings name two caches,"
+                f" {' and '.join(sorted(repr(config) for config in wanted))}; give both the same, or one of them none"
+            )
+        return build_cache(wanted.pop()) if wanted else NoCache()
 
 
 def compose(
@@ -92,6 +110,7 @@ def compose(
         seed=whole(seed, "seed"),
         read=read,
         preview=lambda ids: read(ids, vocabulary.mask),
+        cache=settings.cache(pictures=any(isinstance(part, Grid) for part in answer), words=bool(lengths)),
     )
 
 

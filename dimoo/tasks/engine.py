@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError, RequestError
 from dimoo.core.rng import generator
-from dimoo.denoise import BackboneDenoiser, Branch, MaskPredictor
+from dimoo.denoise import Branch, Cache, MaskPredictor, RoutedDenoiser
 from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.sampler import State, sample
 from dimoo.diffusion.trajectory import Recorder, Trajectory, replay
@@ -33,22 +33,37 @@ class Stream(Generic[ResultT]):
         self._states = Recorder(states, start)
 
     @classmethod
-    def sampled(cls, network: MaskPredictor, vocabulary: Vocabulary, jobs: Sequence[Job[ResultT]]) -> Stream[ResultT]:
+    def sampled(
+        cls,
+        network: MaskPredictor,
+        vocabulary: Vocabulary,
+        jobs: Sequence[Job[ResultT]],
+        *,
+        cache: Cache | None = None,
+    ) -> Stream[ResultT]:
         """The jobs, denoised by a network. Nothing is computed before the first state is asked for.
 
         A job's result does not depend on the others. All randomness is drawn on the CPU from the job's seed, so that
         one seed means the same draws on every device.
 
+        Args:
+            network: the transformer.
+            vocabulary: its ids.
+            jobs: what is to be made.
+            cache: one for all jobs; None: each job's own.
+
         Raises:
             RequestError: there is no job, a job has no plan for what it wants made, or a plan's guidance takes a branch
                 that the job's problem does not have.
+            ConfigError: a cache cannot serve the jobs: the network takes no stored keys and values, or the store would
+                take more than its bound.
         """
         start = _start(vocabulary, jobs, network.device)
         branches = [
             {name: Branch(context=document.ids.to(network.device)) for name, document in job.problem.branches.items()}
             for job in jobs
         ]
-        denoiser = BackboneDenoiser(network, start, branches)
+        denoiser = RoutedDenoiser(network, start, branches, [cache or job.cache for job in jobs])
         return cls(jobs, start, sample(denoiser, start, [generator(job.seed, "sample") for job in jobs]))
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dimoo.core.errors import RequestError
+from dimoo.denoise import Cache, NoCache
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.tasks import TaskText
 from dimoo.tasks.inputs import whole
@@ -155,6 +156,8 @@ class Job(Generic[ResultT]):
     """The answer's ids, int64 [n] on the CPU -> the result."""
     preview: Callable[[Tensor], ResultT] | None = None
     """The same while some ids are still masks: a look at the result on its way. None: there is none."""
+    cache: Cache = field(default_factory=NoCache)
+    """What need not be computed again at every step."""
 
     def then(self, finish: Callable[[ResultT], OtherT]) -> Job[OtherT]:
         """The same job with something done to its result, and to its previews."""
@@ -165,4 +168,5 @@ class Job(Generic[ResultT]):
             seed=self.seed,
             read=lambda ids: finish(read(ids)),
             preview=None if preview is None else lambda ids: finish(preview(ids)),
+            cache=self.cache,
         )

@@ -15,7 +15,7 @@ from dimoo.backbone.model import Backbone
 from dimoo.core.device import precision
 from dimoo.core.errors import ConfigError, RequestError
 from dimoo.core.requests import Request
-from dimoo.denoise import MaskPredictor
+from dimoo.denoise import Cache, MaskPredictor
 from dimoo.diffusion.canvas import Plan
 from dimoo.diffusion.trajectory import Trajectory
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
@@ -60,12 +60,9 @@ class Dimoo(Calls):
         `source` is where it was loaded from, for the records of what it makes.
 
         Raises:
-            CheckpointError: the text tokenizer lacks a tag of the prompts or a token of the chat template, or the chat
-                template is not valid.
+            CheckpointError: the text tokenizer lacks a tag of the prompts or its chat template, or that is not valid.
         """
-        self.config = config
-        self.source = source
-        self.backbone = backbone
+        self.config, self.source, self.backbone = config, source, backbone
         if isinstance(backbone, nn.Module):
             backbone.eval()
         self.prompts = Prompts(text=text_tokenizer, vocabulary=config.vocabulary, template=config.template)
@@ -84,8 +81,7 @@ class Dimoo(Calls):
 
     @property
     def fingerprint(self) -> str:
-        """Which model it is; see `dimoo.tasks.fingerprint`. It follows the weights, which are all read for it, while
-        the tokenizers stay."""
+        """Which model it is; see `dimoo.tasks.fingerprint`. All weights are read for it."""
         return fingerprint(self.config, self.backbone, self.kit.fingerprints)
 
     def nll(
@@ -130,6 +126,7 @@ class Dimoo(Calls):
         *,
         image: ImageSettings | Plan | None = None,
         text: TextSettings | Plan | None = None,
+        cache: Cache | None = None,
     ) -> list[Any]:
         """Any mixture of requests and sizes in one batch; a picture, a string or a tuple of them for each, in order.
 
@@ -137,11 +134,13 @@ class Dimoo(Calls):
             requests: what to do; a `Job` is a task of your own, whose result is what its `read` returns.
             image: how to sample pictures, as settings or a ready plan; the model's own settings by default.
             text: the same for text.
+            cache: one of your own for all requests, in place of what their settings say.
 
         Raises:
             RequestError: a request cannot be served, or is none.
+            ConfigError: a cache would take more than its bound.
         """
-        return self.stream(requests, image=image, text=text).results()
+        return self.stream(requests, image=image, text=text, cache=cache).results()
 
     def stream(
         self,
@@ -149,11 +148,13 @@ class Dimoo(Calls):
         *,
         image: ImageSettings | Plan | None = None,
         text: TextSettings | Plan | None = None,
+        cache: Cache | None = None,
     ) -> Stream[Any]:
         """The same step by step: iterate over the states, look at previews, stop to cancel, go on, keep the record."""
-        picture, words = self._how(image, text)
-        jobs = self._jobs(requests, picture, words)
-        return Stream.sampled(self.backbone, self.config.vocabulary, traced(self, requests, jobs, picture, words))
+        jobs = self._jobs(requests, image, text)
+        if cache is None:  # no record could say what another one was
+            jobs = traced(self, requests, jobs, *self._how(image, text))
+        return Stream.sampled(self.backbone, self.config.vocabulary, jobs, cache=cache)
 
     def replay(
         self,
@@ -227,7 +228,7 @@ class Dimoo(Calls):
     ) -> Path:
         """Write a checkpoint folder that `dimoo.load` reads; returns it.
 
-        An older checkpoint in the folder is replaced at the end, as a whole; what else lies in it stays.
+        An older checkpoint in it is replaced at the end, as a whole; what else lies in it stays.
 
         Args:
             path: the folder.

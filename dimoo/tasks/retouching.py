@@ -165,4 +165,5 @@ def _with_codes(job: Job[Image.Image], prompts: Prompts, grid: Grid) -> Job[Any]
         plans=job.plans,
         seed=job.seed,
         read=lambda ids: (job.read(ids), prompts.parts_of([grid], ids)[0]),
+        cache=job.cache,
     )

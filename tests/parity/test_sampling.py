@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class Row:
     plan: Plan
     wanted: Tensor
     """int64 [L]: the released code's ids at `positions`."""
-    cache: Cache = NoCache()
+    cache: Cache = field(default_factory=NoCache)
 
 
 @pytest.mark.cases("t2i", "inpaint", "i2i", "mmu")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from task_cases import all_equal, equal, mixture
 
-from dimoo.denoise import BackboneDenoiser
+from dimoo.denoise import RoutedDenoiser
 from dimoo.presets.config import ImageSettings
 from dimoo.tasks import engine
-from dimoo.tasks.engine import BackboneDenoiser as Used
+from dimoo.tasks.engine import RoutedDenoiser as Used
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def first_logits(monkeypatch):
     """The logits of the first step of every run, by row and columns."""
     runs = []
 
-    class Recorded(BackboneDenoiser):
+    class Recorded(RoutedDenoiser):
         fresh = True
 
         def __call__(self, canvas, queries):
@@ -25,8 +25,8 @@ def first_logits(monkeypatch):
             self.fresh = False
             return logits
 
-    assert Used is BackboneDenoiser
-    monkeypatch.setattr(engine, "BackboneDenoiser", Recorded)
+    assert Used is RoutedDenoiser
+    monkeypatch.setattr(engine, "RoutedDenoiser", Recorded)
     return runs
 
 
