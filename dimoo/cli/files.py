@@ -95,6 +95,18 @@ def check_folder(path: Path) -> None:
         raise RequestError(f"cannot write to the folder {str(path)!r}: no permission; choose another")
 
 
+def output_file(path: Path) -> None:
+    """Whether a file can be written, in a folder that may be new and is made.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    if path.is_dir():
+        raise RequestError(f"cannot write {str(path)!r}: it is a folder; name a file")
+    check_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def output_folder(path: Path) -> None:
     """Make a folder where it is absent.
 

@@ -101,6 +101,13 @@ class ModelOptions:
         return open_model(self.model, self.device, self.dtype, self.attention)
 
 
+def auto_device(device: Device) -> str:
+    """The name of a device: auto is cuda where there is one, else the CPU."""
+    import torch
+
+    return device.value if device is not Device.AUTO else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def open_model(model: str, device: Device, dtype: DType, attention: Attention | None = None) -> Dimoo:
     """Load a model as the options say, with a progress bar on stderr if it is large.
 
@@ -108,15 +115,12 @@ def open_model(model: str, device: Device, dtype: DType, attention: Attention | 
         BackendError: the device is not there, or has no such precision or attention.
         CheckpointError: a file is missing, corrupt, or does not fit the others.
     """
-    import torch
-
     import dimoo
 
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
     with progress_bar("loading") as progress:
         return dimoo.load(
             model,
-            device=auto if device is Device.AUTO else device.value,
+            device=auto_device(device),
             dtype=dtype.value,
             attention=None if attention is None else attention.value,
             progress=progress,

@@ -58,7 +58,7 @@ class Stream(Generic[ResultT]):
             ConfigError: a cache cannot serve the jobs: the network takes no stored keys and values, or the store would
                 take more than its bound.
         """
-        start = _start(vocabulary, jobs, network.device)
+        start = start_of(vocabulary, jobs, network.device)
         branches = [
             {name: Branch(context=document.ids.to(network.device)) for name, document in job.problem.branches.items()}
             for job in jobs
@@ -75,7 +75,7 @@ class Stream(Generic[ResultT]):
             DataError: the trajectory is that of other jobs: its first canvas is another one. What was said is no part
                 of a canvas, so requests of other words alone are not noticed.
         """
-        start = _start(vocabulary, jobs, torch.device("cpu"))
+        start = start_of(vocabulary, jobs, torch.device("cpu"))
         if start.lengths != trajectory.lengths:
             raise DataError(
                 f"the trajectory has rows of {trajectory.lengths} tokens, the requests of {start.lengths}; give the"
@@ -147,7 +147,7 @@ class Stream(Generic[ResultT]):
         return [self._canvas.row(index).cpu() for index in range(len(self._jobs))]
 
 
-def _start(vocabulary: Vocabulary, jobs: Sequence[Job[Any]], device: torch.device) -> Canvas:
+def start_of(vocabulary: Vocabulary, jobs: Sequence[Job[Any]], device: torch.device) -> Canvas:
     """The canvas before the first step: one row per job, one span per target group of its answer."""
     if not jobs:
         raise RequestError("there is no request to run; give at least one")
