@@ -283,7 +283,7 @@ def world_refine() -> DiffusionRecipe:
     return base.model_copy(
         update={
             # Another seed: examples are drawn from it, and these are to be new ones.
-            "run": RunConfig(name="world_refine", seed=1, steps=10_000, batch_size=16, sample_every=2000),
+            "run": RunConfig(name="world_refine", seed=1, steps=8_500, batch_size=16, sample_every=2000),
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=REFINED_TASKS),)),
             "mixture": base.mixture.model_copy(update={"text_to_image": 0.5, "question": 0.35}),

@@ -256,3 +256,34 @@ def test_out_is_for_pictures_and_only_for_them(tiny: Path, picture: Path, drawn:
         assert (result.exit_code, result.stdout) == (2, "")
         assert "--out" in result.stderr
     failed(run("rerun", drawn, "--out", tmp_path / "h.nothing"), "h.nothing", "no picture format")
+
+
+def test_any_setting_can_be_set_and_is_recorded(tiny: Path, tmp_path: Path) -> None:
+    plain, made = tmp_path / "plain.png", tmp_path / "made.png"
+    same = "a cat", "--model", tiny, "--seed", 2, "--steps", 6
+    changed = "--set", "draw.kind=greedy", "--set", "cache.kind=block", "--set", "cache.scope=masked"
+    succeeded(run("generate", *same, "--out", plain))
+    succeeded(run("generate", *same, *changed, "--out", made))
+    record = dimoo.read_record(made)
+    assert record.image.cache.kind == "block"
+    assert record.image.cache.scope == "masked"
+    assert (pixels(plain) != pixels(made)).any()
+    came_out_again(made, tmp_path / "again.png")
+
+
+def test_words_too(tiny: Path, picture: Path, tmp_path: Path) -> None:
+    asked = "ask", picture, "what is it", "--model", tiny, "--json"
+    plain = told(run(*asked))
+    made = told(run(*asked, "--set", "draw.kind=greedy", "--set", "cache.kind=block"))
+    assert plain["record"]["text"]["draw"]["kind"] == "categorical"
+    assert made["record"]["text"]["draw"]["kind"] == "greedy"
+    assert made["record"]["text"]["cache"]["kind"] == "block"
+    assert plain["record"]["model"]["fingerprint"] == made["record"]["model"]["fingerprint"]
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps(made))
+    assert succeeded(run("rerun", file)).strip() == made["answer"]
+
+
+def test_a_setting_that_is_not_there_is_refused(tiny: Path, tmp_path: Path) -> None:
+    wrong = run("generate", "a cat", "--model", tiny, "--set", "cache.kind=warp", "--out", tmp_path / "a.png")
+    failed(wrong, "warp", "max_logit")

@@ -14,6 +14,15 @@ from dimoo.cache.config import (
     FrozenContextConfig,
     MaxLogitConfig,
     PaperMaxLogitConfig,
+    SimilarityConfig,
+)
+from dimoo.diffusion.config import NegativeEntropyConfig
+from dimoo.diffusion.order_config import (
+    EntropyBoundedOrderConfig,
+    FactorOrderConfig,
+    HaltonOrderConfig,
+    KLASSOrderConfig,
+    ThresholdOrderConfig,
 )
 from dimoo.presets.config import ImageSettings, TextSettings
 
@@ -92,6 +101,20 @@ METHODS: tuple[Method, ...] = (
         quick=True,
     ),
     Method(
+        name="similarity",
+        tasks=ALL,
+        said="per layer the quarter of the canvas that changed most",
+        changes={"cache": SimilarityConfig(share=0.25, answer_refresh=4)},
+    ),
+    Method(
+        name="halton",
+        tasks=("image",),
+        said="half as many steps in Halton order",
+        fewer=0.5,
+        changes={"order": HaltonOrderConfig()},
+        quick=True,
+    ),
+    Method(
         name="interval",
         tasks=PICTURES,
         said="guidance in the middle of the steps only",
@@ -132,6 +155,39 @@ METHODS: tuple[Method, ...] = (
         said="what is masked in the block or was just committed",
         changes={"cache": BlockCacheConfig(scope="masked")},
         quick=True,
+    ),
+    Method(
+        name="threshold",
+        tasks=("text",),
+        said="all whose probability reaches .9, what is masked in the block or was just committed",
+        changes={"order": ThresholdOrderConfig(threshold=0.9), "cache": BlockCacheConfig(scope="masked")},
+        static=False,
+        quick=True,
+    ),
+    Method(
+        name="factor",
+        tasks=("text",),
+        said="as many as Fast-dLLM's factor allows",
+        changes={"order": FactorOrderConfig(), "cache": BlockCacheConfig(scope="masked")},
+        static=False,
+    ),
+    Method(
+        name="entropy_bounded",
+        tasks=("text",),
+        said="as many as a bound on their entropy allows",
+        changes={
+            "order": EntropyBoundedOrderConfig(),
+            "confidence": NegativeEntropyConfig(),
+            "cache": BlockCacheConfig(scope="masked"),
+        },
+        static=False,
+    ),
+    Method(
+        name="klass",
+        tasks=("text",),
+        said="what is confident and has stopped to move",
+        changes={"order": KLASSOrderConfig(), "cache": BlockCacheConfig(scope="masked")},
+        static=False,
     ),
     Method(
         name="half_steps_masked_block",

@@ -27,7 +27,21 @@ COMPARED, QUICK_COMPARED = 32, 8
 """Requests that a divergence is of."""
 BATCH = 8
 """Answers that are made together on a checkpoint; on random weights one, and this many of some methods."""
-HEAD = ("model", "task", "method", "batch", "seconds", "ratio", "right", "reference", "KL", "steps", "tokens", "MB")
+HEAD = (
+    "model",
+    "task",
+    "method",
+    "batch",
+    "answers",
+    "seconds",
+    "ratio",
+    "right",
+    "reference",
+    "KL",
+    "steps",
+    "tokens",
+    "MB",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,7 @@ def cells(row: Row) -> Sequence[str]:
         row.task,
         row.method,
         str(row.batch),
+        str(row.answers),
         f"{row.seconds:.3f}",
         f"{row.ratio:.2f}",
         *("" if value is None else f"{value:.3f}" for value in (row.quality, row.quality_reference, row.divergence)),

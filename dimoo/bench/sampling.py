@@ -30,6 +30,8 @@ class Row:
     task: Task
     method: str
     batch: int
+    answers: int
+    """How many were made."""
     seconds: float
     """Per answer."""
     ratio: float
@@ -146,6 +148,7 @@ def _row(
         task=task,
         method=name,
         batch=batch,
+        answers=answers,
         seconds=seconds,
         ratio=1.0 if plain is None else plain.seconds / seconds,
         ratio_cached=None if cached is None else cached.seconds / seconds,

@@ -128,7 +128,7 @@ class RandomModel:
                     "no_image": Document.given(words),
                 }
             problem = Problem(branches=branches, answer=self._picture(None))
-            plans = {IMAGE: image_plan(settings.image, branches)}
+            plans = {IMAGE: image_plan(settings.image, branches, (shape.grid,))}
         cache = settings.cache(pictures=task != "text", words=task == "text")
         return Job(problem=problem, plans=plans, seed=seed, read=lambda ids: ids, cache=cache)
 

@@ -4,6 +4,17 @@ from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
 from dimoo.cache.policy import Look, Policy
+from dimoo.cache.similarity import SimilarityCache
 from dimoo.cache.stored import StoredCache
 
-__all__ = ["BlockCache", "FrozenContext", "Look", "MaxLogit", "PaperMaxLogit", "Policy", "StoredCache", "Timetable"]
+__all__ = [
+    "BlockCache",
+    "FrozenContext",
+    "Look",
+    "MaxLogit",
+    "PaperMaxLogit",
+    "Policy",
+    "SimilarityCache",
+    "StoredCache",
+    "Timetable",
+]

@@ -55,8 +55,10 @@ class BlockCache:
     def anew(self, look: Look) -> Tensor | None:
         """The block, or what its scope leaves of it."""
         start, stop = look.window
-        next_block = int(look.wanted[-1]) >= stop
-        if next_block or (self.refresh is not None and look.since >= self.refresh):
+        first, last = look.wanted[[0, -1]].tolist()
+        # Before it lies what is made again, as in a round of refinement.
+        outside = first < start or last >= stop
+        if outside or (self.refresh is not None and look.since >= self.refresh):
             return None
         match self.scope:
             case "suffix":

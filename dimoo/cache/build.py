@@ -8,6 +8,7 @@ from dimoo.cache import config as cfg
 from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.similarity import SimilarityCache
 from dimoo.cache.stored import StoredCache
 from dimoo.denoise import Cache, NoCache
 
@@ -30,5 +31,12 @@ def build_cache(config: cfg.CacheConfig) -> Cache:
             return StoredCache(policy=policy, max_bytes=config.max_bytes)
         case cfg.FrozenContextConfig():
             return StoredCache(policy=FrozenContext(refresh=config.refresh), max_bytes=config.max_bytes)
+        case cfg.SimilarityConfig():
+            return SimilarityCache(
+                share=config.share,
+                prompt_refresh=config.prompt_refresh,
+                answer_refresh=config.answer_refresh,
+                max_bytes=config.max_bytes,
+            )
         case _:
             assert_never(config)

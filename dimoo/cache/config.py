@@ -70,7 +70,21 @@ class FrozenContextConfig(StrictConfig):
     """Refuse to sample where the store of a run would take more; null: no bound."""
 
 
+class SimilarityConfig(StrictConfig):
+    """Compute, layer by layer, the part of the canvas whose values changed most (dLLM-Cache)."""
+
+    kind: Literal["similarity"] = "similarity"
+    share: Share = 0.25
+    """Part of the canvas that a layer computes."""
+    prompt_refresh: Refresh = 25
+    """Prompt and given pictures are computed every so many steps ..."""
+    answer_refresh: Refresh = 7
+    """... and the whole canvas every so many."""
+    max_bytes: Bytes | None = None
+    """Refuse to sample where the store of a run would take more; null: no bound."""
+
+
 CacheConfig: TypeAlias = Annotated[
-    NoCacheConfig | PaperMaxLogitConfig | MaxLogitConfig | BlockCacheConfig | FrozenContextConfig,
+    NoCacheConfig | PaperMaxLogitConfig | MaxLogitConfig | BlockCacheConfig | FrozenContextConfig | SimilarityConfig,
     Field(discriminator="kind"),
 ]

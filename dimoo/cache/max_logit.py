@@ -44,6 +44,7 @@ class PaperMaxLogit:
 
     With m_i the largest (unguided) logit of position i over the columns, prompt and row ends included, those with
     m_i <= quantile_share(m) are computed anew, each branch by itself. The released setting `cache_ratio` is 1 - share.
+    Positions that nobody looked at are no part of the quantile and are computed.
 
     Raises:
         ConfigError: a value is out of range.
@@ -62,13 +63,14 @@ class PaperMaxLogit:
 
     def surveys(self, step: int, steps: int) -> bool:
         """Before every step that computes a part: the quantile is over all positions."""
-        return not self.timetable.whole(step + 1, steps)
+        return step + 1 < steps and not self.timetable.whole(step + 1, steps)
 
     def anew(self, look: Look) -> Tensor | None:
         """Those at or below the quantile; how many depends on ties."""
         if self.timetable.whole(look.step, look.steps):
             return None
-        return (look.peaks <= look.peaks.quantile(self.share)).nonzero()[:, 0]
+        seen = look.peaks.masked_fill(look.peaks == -torch.inf, torch.nan)
+        return (look.peaks <= seen.nanquantile(self.share)).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ class MaxLogit:
 
     Differs from `PaperMaxLogit` in three ways. Prompt, row ends and tokens committed long ago are no candidates: they
     are stored between two refreshes. Tokens committed since they were computed always are: their keys and values are
-    those of a mask. And the number is exact, ceil(share m), whatever the ties.
+    those of a mask. And the number is exact, ceil(share m) of m, whatever the ties; where more of them were never
+    looked at, as in a new block of a text, it is all of those.
 
     Raises:
         ConfigError: a value is out of range.
@@ -103,9 +106,12 @@ class MaxLogit:
         """The committed ones, then the least certain of the wanted."""
         if self.timetable.whole(look.step, look.steps):
             return None
-        count = math.ceil(self.share * look.wanted.numel())
-        least = look.peaks[look.wanted].topk(count, largest=False).indices
-        return torch.cat([look.changed.nonzero()[:, 0], look.wanted[least]])
+        peaks = look.peaks[look.wanted]
+        unseen = int((peaks == -torch.inf).sum())
+        count = max(math.ceil(self.share * peaks.numel()), unseen)
+        anew = look.changed.clone()
+        anew[look.wanted[peaks.topk(count, largest=False).indices]] = True
+        return anew.nonzero()[:, 0]
 
 
 def _check_share(share: float) -> None:

@@ -47,4 +47,7 @@ class Policy(Protocol):
         """Whether after this step the peaks of all positions are needed, and not of the wanted ones alone."""
 
     def anew(self, look: Look) -> Tensor | None:
-        """Distinct positions int64 [k], k > 0, to compute; None: all."""
+        """Distinct positions int64 [k], k > 0, to compute; None: all.
+
+        All that are wanted must be among them; where logits are kept, those whose peak is -inf, as none are stored.
+        """

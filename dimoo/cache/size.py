@@ -20,27 +20,38 @@ class CacheSize:
 
     keys_and_values: int
     logits: int
+    outputs: int
 
     @property
     def total(self) -> int:
-        """Both."""
-        return self.keys_and_values + self.logits
+        """All."""
+        return self.keys_and_values + self.logits + self.outputs
 
     def __str__(self) -> str:
-        return f"keys and values {self.keys_and_values:,}, logits {self.logits:,}"
+        parts = {"keys and values": self.keys_and_values, "logits": self.logits, "outputs of blocks": self.outputs}
+        return ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
 
     @classmethod
-    def of(cls, network: Backbone, start: Canvas, requests: Mapping[int, Branches], *, logits: bool) -> Self:
+    def of(
+        cls,
+        network: Backbone,
+        start: Canvas,
+        requests: Mapping[int, Branches],
+        *,
+        logits: bool = False,
+        outputs: bool = False,
+    ) -> Self:
         """Of rows with all branches that their guidance takes, in the precision of the weights.
 
-        2 (keys and values) x layers x key/value heads x head width x tokens; and, with `logits`, for every branch the
-        denoised positions (and one) x their columns.
+        2 (keys and values) x layers x key/value heads x head width x tokens; with `logits`, for every branch the
+        denoised positions (and one) x their columns; with `outputs`, (layers - 1) x width x canvas tokens (and one).
 
         Args:
             network: the transformer; it may be on the meta device.
             start: the canvas before the first step.
             requests: the branches of the rows that are served.
             logits: whether logits are kept.
+            outputs: whether the outputs of the blocks after the first are kept.
         """
         item = network.embedding.weight.element_size()
         per_token = sum(
@@ -48,12 +59,18 @@ class CacheSize:
             for module in network.modules()
             if isinstance(module, Attention)
         )
-        tokens = kept = 0
+        tokens = kept = canvases = 0
         for row, branches in requests.items():
-            spans = [span for span in start.spans if span.row == row]
-            used = {name for span in spans for name in span.plan.guidance.branches}
+            spans = [span for span in start.spans if span.row == row and bool(start.masked[span.positions].any())]
+            used = {name for span in spans for name in span.plan.guidance.branches} & branches.keys()
             tokens += sum(branches[name].context.numel() + start.lengths[row] for name in used)
+            canvases += len(used) * start.lengths[row]
             for columns in {span.columns for span in spans}:
                 names = {name for span in spans if span.columns == columns for name in span.plan.guidance.branches}
-                kept += (denoised(start, row, columns).numel() + 1) * (columns[1] - columns[0]) * len(names)
-        return cls(keys_and_values=per_token * tokens * item, logits=kept * item if logits else 0)
+                kept += (denoised(start, row, columns).numel() + 1) * (columns[1] - columns[0]) * len(names & used)
+        added = (len(network.blocks) - 1) * network.width * (canvases + 1)
+        return cls(
+            keys_and_values=per_token * tokens * item,
+            logits=kept * item if logits else 0,
+            outputs=added * item if outputs else 0,
+        )

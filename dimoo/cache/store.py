@@ -45,14 +45,52 @@ class KeyValueStore:
             pair[1].index_copy_(0, self._index, value)
         return pair
 
+    def values(self, layer: int, positions: Tensor) -> Tensor:
+        """The values [k, H, D] of a layer at stream positions int64 [k], which have been computed before."""
+        pair = self._layers[layer]
+        assert pair is not None
+        return pair[1][positions]
+
     def rearrange(self, sources: Tensor, targets: Tensor, total: int) -> None:
         """Be a stream of `total` tokens whose `targets` int64 are the old `sources`; the rest is to be written."""
         for layer, pair in enumerate(self._layers):
             if pair is not None:
-                fresh = tuple(tensor.new_empty(total, *tensor.shape[1:]) for tensor in pair)
-                for new, old in zip(fresh, pair, strict=True):
-                    new[targets] = old[sources]
-                self._layers[layer] = (fresh[0], fresh[1])
+                key, value = (moved(tensor, sources, targets, total) for tensor in pair)
+                self._layers[layer] = (key, value)
+
+
+class OutputStore:
+    """What blocks added to the hidden states of canvas tokens, in numbered slots.
+
+    The last slot is nobody's: all context tokens are written to it, and no step must ask which they are.
+    """
+
+    def __init__(self, layers: int, slots: int) -> None:
+        self._layers: list[Tensor | None] = [None] * layers
+        self._slots = slots
+
+    @property
+    def bytes(self) -> int:
+        """What the buffers take."""
+        return sum(kept.nbytes for kept in self._layers if kept is not None)
+
+    def write(self, layer: int, slots: Tensor, added: Tensor) -> None:
+        """Keep what a block added, [k, d], in slots int64 [k]."""
+        kept = self._layers[layer]
+        if kept is None:
+            kept = self._layers[layer] = added.new_empty(self._slots, added.shape[1])
+        kept.index_copy_(0, slots, added)
+
+    def read(self, layer: int, slots: Tensor) -> Tensor:
+        """What was written last, [k, d], to slots int64 [k]."""
+        kept = self._layers[layer]
+        assert kept is not None
+        return kept[slots]
+
+    def rearrange(self, sources: Tensor, targets: Tensor, slots: int) -> None:
+        """Have so many slots, whose `targets` int64 are the old `sources`; the rest is to be written."""
+        self._slots = slots
+        self._layers = [kept if kept is None else moved(kept, sources, targets, slots) for kept in self._layers]
 
 
 class LogitStore:
@@ -71,6 +109,8 @@ class LogitStore:
         self._slots = torch.full((start.lengths[row],), self._rows, dtype=torch.int64, device=positions.device)
         self._slots[positions - first] = torch.arange(self._rows, device=positions.device)
         self._kept: dict[str, Tensor] = {}
+        # Memory that is used again: fresh pages of so many bytes cost more than the copy into them.
+        self._found: Tensor | None = None
 
     @property
     def bytes(self) -> int:
@@ -80,19 +120,31 @@ class LogitStore:
     def write(self, branch: str, offsets: Tensor, logits: Tensor) -> None:
         """Keep logits [k, C] at offsets int64 [k], below 0 those of context; what is not the spans' is left."""
         if branch not in self._kept:
-            self._kept[branch] = logits.new_zeros(self._rows + 1, logits.shape[1])
+            self._kept[branch] = logits.new_full((self._rows + 1, logits.shape[1]), torch.nan)
         slots = torch.where(offsets < 0, self._rows, self._slots[offsets.clamp(min=0)])
         self._kept[branch][slots] = logits
 
     def read(self, branches: Sequence[str], offsets: Tensor) -> Tensor:
-        """Logits [branches, m, C] at offsets int64 [m]."""
-        slots = self._slots[offsets]
-        return torch.stack([self._kept[branch][slots] for branch in branches])
+        """Logits [branches, m, C] at offsets int64 [m], in a buffer that the next call writes to."""
+        kept, slots = [self._kept[branch] for branch in branches], self._slots[offsets]
+        if self._found is None or len(self._found) != len(kept):
+            self._found = kept[0].new_empty(len(kept), *kept[0].shape)
+        found = self._found[:, : slots.numel()]
+        for whole, rows in zip(kept, found.unbind(0), strict=True):
+            torch.index_select(whole, 0, slots, out=rows)
+        return found
 
     def may_see(self, offsets: Tensor) -> Tensor:
         """Whether these columns say how certain a position is, bool [k]: unless it is denoised on other columns."""
         inside = offsets.clamp(min=0)
         return (offsets < 0) | self._free[inside] | (self._slots[inside] < self._rows)
+
+
+def moved(kept: Tensor, sources: Tensor, targets: Tensor, total: int) -> Tensor:
+    """A tensor of `total` rows whose rows `targets` int64 [k] are the rows `sources` int64 [k] of another."""
+    fresh = kept.new_empty(total, *kept.shape[1:])
+    fresh[targets] = kept[sources]
+    return fresh
 
 
 def denoised(start: Canvas, row: int, columns: tuple[int, int]) -> Tensor:

@@ -7,25 +7,25 @@ m = wanted positions, C = columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
+from dimoo.cache.needs import as_backbone, check_bound, check_room
 from dimoo.cache.policy import Look, Policy
+from dimoo.cache.segments import Arrangement, Name, wanted_by
 from dimoo.cache.size import CacheSize
 from dimoo.cache.store import KeyValueStore, LogitStore
 from dimoo.core.errors import ConfigError
-from dimoo.denoise.pack import Branches, Pack, pack
+from dimoo.denoise.pack import Branches
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.sampler import Denoiser, Query
 
-Name = tuple[int, str]
-"""(row, branch): names a segment."""
+NOWHERE = -(2**62)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class StoredCache:
     """What the store of a run may take; None: no bound."""
 
     def __post_init__(self) -> None:
-        if self.max_bytes is not None and self.max_bytes < 0:
-            raise ConfigError(f"max_bytes {self.max_bytes} must be at least 0, or None for no bound")
+        check_bound(self.max_bytes)
 
     def denoiser(self, network: MaskPredictor, start: Canvas, requests: Mapping[int, Branches]) -> Denoiser:
         """A denoiser with an empty store.
@@ -51,18 +50,9 @@ class StoredCache:
             ConfigError: the network is no `Backbone`, which alone takes stored keys and values, or the store would take
                 more than the bound.
         """
-        if not isinstance(network, Backbone):
-            raise ConfigError(
-                f"a cache needs a network that takes stored keys and values, as Backbone does; {type(network).__name__}"
-                " does not: use NoCache"
-            )
-        size = CacheSize.of(network, start, requests, logits=self.policy.keeps_logits)
-        if self.max_bytes is not None and size.total > self.max_bytes:
-            raise ConfigError(
-                f"the cache would take {size.total:,} bytes ({size}), more than its bound of {self.max_bytes:,}; raise"
-                " max_bytes, sample fewer requests together, or use no cache"
-            )
-        return StoredDenoiser(network, start, requests, self.policy)
+        backbone = as_backbone(network)
+        check_room(CacheSize.of(backbone, start, requests, logits=self.policy.keeps_logits), self.max_bytes)
+        return StoredDenoiser(backbone, start, requests, self.policy)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,6 +63,8 @@ class _Segment:
     """int64 [n]: the tokens as they were computed."""
     peaks: Tensor
     """float [n]"""
+    step: int
+    """At which it was asked for last."""
     since: int = 0
     window: tuple[int, int] = (0, 0)
 
@@ -90,6 +82,10 @@ class _Part:
     """How many of them are context."""
     wanted: Tensor
     """int64 [m], ascending: positions whose logits are asked for."""
+    step: int
+    """Of the row's plan ..."""
+    steps: int
+    """... or, of the plans of several spans, the most."""
     anew: Tensor | None
     """int64 [k]: positions that are computed, None: all."""
     at: int
@@ -109,7 +105,8 @@ class _Part:
         """Where positions int64 [j] that are computed lie among those of all segments, int64 [j]."""
         if self.anew is None:
             return positions + self.at
-        places = torch.zeros(self.length, dtype=torch.int64, device=positions.device)
+        # A place out of range, so that a policy that leaves out what it must not fails, and not silently.
+        places = torch.full((self.length,), NOWHERE, dtype=torch.int64, device=positions.device)
         places[self.anew] = torch.arange(self.computed, device=positions.device)
         return places[positions] + self.at
 
@@ -118,8 +115,8 @@ class StoredDenoiser:
     """A `Denoiser` that computes what its policy says, over a store of its own.
 
     Segments whose rows are finished leave the store; a branch that comes later (guidance that begins at some step) is
-    computed whole when it comes. With a policy that computes all at every step the results are those of
-    `BackboneDenoiser`, bit for bit.
+    computed whole when it comes, and so is one that was not asked for in the step before. With a policy that computes
+    all at every step the results are those of `BackboneDenoiser`, bit for bit.
     """
 
     def __init__(self, backbone: Backbone, start: Canvas, requests: Mapping[int, Branches], policy: Policy) -> None:
@@ -133,7 +130,7 @@ class StoredDenoiser:
         self._store = KeyValueStore(len(backbone.blocks))
         self._logits: dict[tuple[int, tuple[int, int]], LogitStore] = {}
         self._segments: dict[Name, _Segment] = {}
-        self._packed: tuple[tuple[Name, ...], Pack] | None = None
+        self._arrangement: Arrangement | None = None
 
     @property
     def bytes(self) -> int:
@@ -143,11 +140,11 @@ class StoredDenoiser:
     @torch.no_grad()
     def __call__(self, canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         """Logits [branches, m, C] of each query."""
-        packed = self._arranged(queries)
-        stream = packed.tokens(canvas)
-        parts = self._parts(packed, stream, queries)
+        arranged = self._arranged(queries)
+        stream = arranged.packed.tokens(canvas)
+        parts = self._parts(arranged, stream, queries)
         if all(part.anew is None for part in parts):
-            index, layout, tokens = None, packed.layout, stream
+            index, layout, tokens = None, arranged.packed.layout, stream
         else:
             index = torch.cat([part.positions + part.start for part in parts])
             layout, tokens = _partial(parts, index), stream[index]
@@ -156,60 +153,63 @@ class StoredDenoiser:
             self._remember(part, stream)
         return [self._answer(query, hidden, parts) for query in queries]
 
-    def _arranged(self, queries: Sequence[Query]) -> Pack:
+    def _arranged(self, queries: Sequence[Query]) -> Arrangement:
         """The layout of the wanted segments, the store arranged like it."""
-        wanted = tuple(dict.fromkeys((query.row, name) for query in queries for name in query.branches))
-        if self._packed is None or self._packed[0] != wanted:
-            packed = pack(self._start, self._requests, wanted)
-            self._rearrange(wanted, packed)
-            self._packed = wanted, packed
-        return self._packed[1]
+        wanted = wanted_by(queries)
+        if self._arrangement is None or self._arrangement.names != wanted:
+            arranged = Arrangement.of(self._start, self._requests, wanted)
+            self._rearrange(arranged)
+            self._arrangement = arranged
+        return self._arrangement
 
-    def _rearrange(self, wanted: Sequence[Name], packed: Pack) -> None:
+    def _rearrange(self, arranged: Arrangement) -> None:
         """Drop what is known of segments that left, and move the rest together."""
-        self._segments = {name: segment for name, segment in self._segments.items() if name in wanted}
-        rows = {row for row, _ in wanted}
+        self._segments = {name: segment for name, segment in self._segments.items() if name in arranged.ranges}
+        rows = {row for row, _ in arranged.names}
         self._logits = {key: kept for key, kept in self._logits.items() if key[0] in rows}
-        if self._packed is not None:
-            before, now = _ranges(*self._packed), _ranges(wanted, packed)
-            kept = [name for name in wanted if name in before]
-            old, new = (
-                torch.cat([torch.arange(0), *(torch.arange(*ranges[name]) for name in kept)]).to(packed.template.device)
-                for ranges in (before, now)
-            )
-            self._store.rearrange(old, new, packed.layout.keys)
+        if self._arrangement is not None:
+            self._store.rearrange(*arranged.shared(self._arrangement), arranged.total)
 
-    def _parts(self, packed: Pack, stream: Tensor, queries: Sequence[Query]) -> list[_Part]:
+    def _parts(self, arranged: Arrangement, stream: Tensor, queries: Sequence[Query]) -> list[_Part]:
         """What is computed of each segment."""
-        assert self._packed is not None
         parts: list[_Part] = []
         at = 0
-        for (row, name), (start, stop) in _ranges(*self._packed).items():
-            asking = [query for query in queries if query.row == row and name in query.branches]
-            shift = packed.offsets[row, name] - start
+        for (row, name), (start, stop) in arranged.ranges.items():
+            own = [query for query in queries if query.row == row]
+            asking = [query for query in own if name in query.branches]
+            shift = arranged.packed.offsets[row, name] - start
             wanted = torch.cat([query.positions for query in asking]).sort().values + shift
             context = self._requests[row][name].context.numel()
-            anew = self._anew((row, name), stream[start:stop], wanted, context, asking)
-            parts.append(
-                _Part(
-                    name=(row, name), start=start, length=stop - start, context=context, wanted=wanted, anew=anew, at=at
-                )
+            part = _Part(
+                name=(row, name),
+                start=start,
+                length=stop - start,
+                context=context,
+                wanted=wanted,
+                step=max(query.step for query in own),
+                steps=max(query.steps for query in own),
+                anew=None,
+                at=at,
             )
+            parts.append(replace(part, anew=self._anew(part, stream[start:stop])))
             at += parts[-1].computed
         return parts
 
-    def _anew(self, name: Name, tokens: Tensor, wanted: Tensor, context: int, asking: Sequence[Query]) -> Tensor | None:
-        """What the policy says; everything of a segment that is new."""
-        segment = self._segments.get(name)
-        if segment is None:
+    def _anew(self, part: _Part, tokens: Tensor) -> Tensor | None:
+        """What the policy says; everything of a segment that is new, or was not asked for in the step before.
+
+        Next to other rows a row that idles leaves the store, alone it would not: both must give the same.
+        """
+        segment = self._segments.get(part.name)
+        if segment is None or segment.step + 1 != part.step:
             return None
         anew = self._policy.anew(
             Look(
-                step=max(query.step for query in asking),
-                steps=max(query.steps for query in asking),
+                step=part.step,
+                steps=part.steps,
                 since=segment.since + 1,
-                context=context,
-                wanted=wanted,
+                context=part.context,
+                wanted=part.wanted,
                 window=segment.window,
                 changed=tokens != segment.seen,
                 peaks=segment.peaks,
@@ -227,11 +227,13 @@ class StoredDenoiser:
             self._segments[part.name] = _Segment(
                 seen=tokens.clone(),
                 peaks=torch.full((part.length,), -torch.inf, device=stream.device),
+                step=part.step,
                 window=(int(part.wanted[0]), int(part.wanted[-1]) + 1),
             )
         else:
             segment = self._segments[part.name]
             segment.seen[part.anew] = tokens[part.anew]
+            segment.step = part.step
             segment.since += 1
 
     def _answer(self, query: Query, hidden: Tensor, parts: Sequence[_Part]) -> Tensor:
@@ -241,7 +243,7 @@ class StoredDenoiser:
         offsets = query.positions - sum(self._start.lengths[: query.row])
         asked = [offsets + part.context for part in own]
         if self._policy.keeps_logits:
-            survey = self._policy.surveys(query.step, query.steps)
+            survey = self._policy.surveys(own[0].step, own[0].steps)
             looked = [
                 wanted if part.anew is None and not survey else part.positions
                 for part, wanted in zip(own, asked, strict=True)
@@ -271,12 +273,6 @@ class StoredDenoiser:
         if key not in self._logits:
             self._logits[key] = LogitStore(self._start, *key)
         return self._logits[key]
-
-
-def _ranges(names: Sequence[Name], packed: Pack) -> dict[Name, tuple[int, int]]:
-    """Where each segment (start, stop) lies in the stream."""
-    bounds = [0, *accumulate(packed.layout.key_lengths)]
-    return {name: (bounds[index], bounds[index + 1]) for index, name in enumerate(names)}
 
 
 def _partial(parts: Sequence[_Part], index: Tensor) -> PackedLayout:

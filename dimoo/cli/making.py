@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from dimoo.cli.files import check_folder, output_paths, write_picture
-from dimoo.cli.options import SAMPLING, ModelOptions
+from dimoo.cli.options import SAMPLING, ModelOptions, Set
 from dimoo.cli.sampling import NoiseDType, image_settings
+from dimoo.core.config import override
 from dimoo.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Making(ModelOptions):
             " tail: without top-k, at temperature 1 unless --temperature is given.  [default: the model's]",
         ),
     ] = None
+    others: Set = None
     preview: Annotated[
         Path | None,
         typer.Option(
@@ -117,7 +119,7 @@ class Making(ModelOptions):
 
     def settings(self, defaults: ImageSettings) -> ImageSettings:
         """The model's settings with what these options change; see `image_settings`."""
-        return image_settings(
+        settings = image_settings(
             defaults,
             steps=self.steps,
             guidance=self.guidance,
@@ -126,6 +128,7 @@ class Making(ModelOptions):
             temperature=self.temperature,
             noise=self.noise,
         )
+        return override(settings, self.others or ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,17 @@ Model = Annotated[str, typer.Option("--model", metavar="PATH", rich_help_panel=M
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed gives the same result.")]
 
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        rich_help_panel=SAMPLING,
+        help="Any other setting of sampling, as cache.kind=max_logit or order.kind=halton; may be given several times.",
+    ),
+]
+
+
 class Device(str, Enum):
     """Where a model computes."""
 

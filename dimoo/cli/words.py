@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimoo.cli.files import read_picture
-from dimoo.cli.options import ModelOptions
+from dimoo.cli.options import ModelOptions, Set
 from dimoo.cli.pictures import Picture
+from dimoo.core.config import override
 
 if TYPE_CHECKING:
     from dimoo.core.requests import AskRequest, ChatRequest
@@ -32,6 +33,12 @@ class Writing(ModelOptions):
             "--json", help="Print one JSON object: answer, prompt, seed, model, seconds of work, record (see rerun)."
         ),
     ] = False
+    others: Set = None
+
+    def open(self) -> Dimoo:
+        """Load it, with the settings that these options change."""
+        model = super().open()
+        return model.with_settings(text=override(model.config.text, self.others or ()))
 
 
 Tokens = Annotated[

@@ -48,6 +48,10 @@ class StrictConfig(BaseModel):
             raise ConfigError(f"{path} is not valid JSON: {error}") from error
 
 
+TAG = "kind"
+"""The field that says which one of several configs a part is."""
+
+
 def parse(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Validate plain JSON values as a config; lists become tuples, unions are resolved by their tag.
 
@@ -64,7 +68,8 @@ def override(config: ConfigT, assignments: Iterable[str]) -> ConfigT:
     """Apply `a.b.c=value` assignments and validate the whole result again.
 
     Values are read as JSON where they are JSON (`1e-4`, `true`, `[1,2]`, `{"kind":"cosine"}`), else as text; also as
-    text where only text is valid (`run.name=2024`). A number in a path is an index into a list.
+    text where only text is valid (`run.name=2024`). A number in a path is an index into a list. Where a part has
+    several kinds, `cache.kind=block` takes another with its defaults, whose fields may follow: `cache.scope=masked`.
 
     Raises:
         ConfigError: the assignment has no `=`, the path does not exist, or the result does not validate.
@@ -102,7 +107,19 @@ def _assign(values: Any, path: str, value: Any) -> None:
     node = values
     for key in parents:
         node = node[_key(node, key, path)]
-    node[_key(node, leaf, path)] = value
+    if isinstance(node, _Kind):  # validation knows its fields
+        node[leaf] = value
+    elif leaf == TAG and isinstance(node, dict) and node.get(TAG, value) != value:
+        holder = values
+        for key in parents[:-1]:
+            holder = holder[_key(holder, key, path)]
+        holder[_key(holder, parents[-1], path)] = _Kind({TAG: value})
+    else:
+        node[_key(node, leaf, path)] = value
+
+
+class _Kind(dict[str, Any]):
+    """A part that an assignment made another kind of: what it does not set has that kind's defaults."""
 
 
 def _key(node: Any, key: str, path: str) -> str | int:

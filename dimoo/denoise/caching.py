@@ -21,7 +21,7 @@ from dimoo.diffusion.sampler import Denoiser, Query
 
 
 class Cache(Protocol):
-    """What need not be computed again. Equal caches serve their rows together."""
+    """What need not be computed again. It is hashable; equal caches serve their rows together."""
 
     def denoiser(self, network: MaskPredictor, start: Canvas, requests: Mapping[int, Branches]) -> Denoiser:
         """The denoiser of some rows of a canvas, from its first step to its last.

@@ -5,7 +5,7 @@ Axes: C = canvas tokens of all rows, R = rows (requests), L = positions of one s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,21 +14,38 @@ from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence
 from dimoo.diffusion.draw import Draw
 from dimoo.diffusion.guidance import Guidance
-from dimoo.diffusion.orders import Order
+from dimoo.diffusion.orders import Order, Particular
 from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.remasking import NoRemasking, Remasking
 from dimoo.diffusion.stopping import Stopping
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one span is denoised: every part is a strategy of its own."""
+    """How one span is denoised: every part is a strategy of its own.
+
+    Raises:
+        ConfigError: the order cannot read the confidence, or the remasking does not go with the order.
+    """
 
     steps: int
+    """Of the order; remasking may add rounds."""
     order: Order
     draw: Draw
     confidence: Confidence
     guidance: Guidance
     stopping: Stopping
+    remasking: Remasking = field(default_factory=NoRemasking)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, Particular):
+            self.order.suits(self.confidence)
+        self.remasking.validate(self.order)
+
+    @property
+    def most_steps(self) -> int:
+        """The order's steps and the rounds of the remasking."""
+        return self.steps + self.remasking.rounds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,6 +107,10 @@ class Canvas:
         new_ids[positions] = ids
         new_masked[positions] = ids == self.mask_id
         return replace(self, ids=new_ids, masked=new_masked)
+
+    def mask(self, positions: Tensor) -> Canvas:
+        """A new canvas with the positions [r] masked again."""
+        return self.commit(positions, torch.full_like(positions, self.mask_id)) if positions.numel() else self
 
     def progress(self, span: Span, start: Canvas, step: int) -> Progress:
         """What an order needs to know about a span at a step; `start` is the canvas before the first step."""

@@ -1,6 +1,6 @@
 """How sure the model is of a drawn token: higher is committed earlier.
 
-Axes: M = masked positions of one row, C = columns the position may take.
+Axes: M = masked positions of one row, C = columns the position may take. All work on a few positions at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.draw import gumbel
+from dimoo.diffusion.inverse import widest
+from dimoo.diffusion.rowwise import rowwise
 
 
 class Confidence(Protocol):
@@ -32,8 +34,8 @@ class Probability:
     def __call__(self, logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The probability of each drawn column."""
         del generator
-        dtype = torch.float32 if logits.device.type == "mps" else self.dtype
-        return _at(logits.to(dtype).softmax(dim=-1), ids)
+        dtype = self.dtype if widest(logits.device) == torch.float64 else torch.float32
+        return rowwise(lambda rows, drawn: _at(rows.softmax(dim=-1, dtype=dtype), drawn), logits, ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,7 @@ class Margin:
     def __call__(self, logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The lead of the best column."""
         del ids, generator
-        best = logits.float().softmax(dim=-1).topk(min(2, logits.shape[-1]), dim=-1).values
-        return best[:, 0] - best[:, 1:].sum(dim=-1)
+        return rowwise(_lead, logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,7 @@ class NegativeEntropy:
     def __call__(self, logits: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The negative entropy of each prediction."""
         del ids, generator
-        entropy: Tensor = torch.special.entr(logits.float().softmax(dim=-1)).sum(dim=-1)
-        return -entropy
+        return rowwise(_negative_entropy, logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +86,26 @@ class GumbelConfidence:
         """The noisy log-probability of each drawn column."""
         if self.temperature == 0.0:
             return Probability(dtype=self.noise)(logits, ids, generator)
-        certainty = _at(logits.to(self.noise).log_softmax(dim=-1), ids)
+        certainty = rowwise(lambda rows, drawn: _at(rows.to(self.noise).log_softmax(dim=-1), drawn), logits, ids)
         noise = gumbel(certainty.shape, dtype=self.noise, generator=generator, device=logits.device)
         return certainty + self.temperature * noise
 
 
 def _at(values: Tensor, ids: Tensor) -> Tensor:
     return values.gather(-1, ids[:, None])[:, 0]
+
+
+def _lead(logits: Tensor) -> Tensor:
+    best = logits.softmax(dim=-1, dtype=torch.float32).topk(min(2, logits.shape[-1]), dim=-1).values
+    return best[:, 0] - best[:, 1:].sum(dim=-1)
+
+
+def _negative_entropy(logits: Tensor) -> Tensor:
+    """sum_c p_c d_c - log z, where d_c = l_c - max l, z = sum_c exp d_c and p_c = exp(d_c) / z."""
+    logits = logits.float()
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    weights = below.exp()
+    total = weights.sum(dim=-1)
+    # A suppressed column, -inf, is to add 0 * (a number).
+    products = weights.mul_(below.clamp_(min=torch.finfo(below.dtype).min))
+    return products.sum(dim=-1) / total - total.log()

@@ -1,4 +1,7 @@
-"""Configs of schedules, corruption, loss and sampling strategies. Free of torch; `build.py` builds them."""
+"""Configs of schedules, corruption, loss and sampling strategies. Free of torch; `build.py` builds them.
+
+Those of orders are in `order_config`.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,8 @@ class CategoricalConfig(StrictConfig):
     top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Keep the fewest most likely tokens that together are this probable."""
     noise: NoiseDtype = "float32"
-    """Dtype of the Gumbel noise: float32 is correct, bfloat16 reproduces the released sampler's cut tail."""
+    """float32 draws from the distribution itself; others by Gumbel noise of that dtype, bfloat16 as the release does,
+    which cuts the tail."""
 
 
 DrawConfig: TypeAlias = Annotated[GreedyConfig | CategoricalConfig, Field(discriminator="kind")]
@@ -157,35 +161,6 @@ class GumbelConfidenceConfig(StrictConfig):
 ConfidenceConfig: TypeAlias = Annotated[
     ProbabilityConfig | MarginConfig | NegativeEntropyConfig | GumbelConfidenceConfig,
     Field(discriminator="kind"),
-]
-
-
-class MaskGITOrderConfig(StrictConfig):
-    """Most confident first, anywhere, counts by schedule."""
-
-    kind: Literal["maskgit"] = "maskgit"
-    schedule: ScheduleConfig = CosineConfig()
-    """How many tokens stay masked after each step."""
-
-
-class RandomOrderConfig(StrictConfig):
-    """Random tokens, counts by schedule."""
-
-    kind: Literal["random"] = "random"
-    schedule: ScheduleConfig = CosineConfig()
-    """How many tokens stay masked after each step."""
-
-
-class BlockOrderConfig(StrictConfig):
-    """Blocks left to right, equal shares per step."""
-
-    kind: Literal["block"] = "block"
-    block: int = Field(ge=1)
-    """Positions per block."""
-
-
-OrderConfig: TypeAlias = Annotated[
-    MaskGITOrderConfig | RandomOrderConfig | BlockOrderConfig, Field(discriminator="kind")
 ]
 
 

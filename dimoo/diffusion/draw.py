@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from dimoo.core.errors import ConfigError
+from dimoo.diffusion.inverse import invert, invert_ranked, widest
+from dimoo.diffusion.rowwise import rowwise
 
 
 class Draw(Protocol):
@@ -35,16 +37,18 @@ class Greedy:
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """A sample of softmax(logits / temperature) by Gumbel-max: argmax(logits / temperature + g).
+    """A sample of softmax(logits / temperature), from one uniform number per position.
 
     `top_k` keeps exactly that many columns, also under ties. `top_p` then keeps the smallest set of most
     likely columns whose probability (after temperature and top-k) reaches it. In both the lowest index wins a
     tie.
 
-    The noise trap: g = -log(-log u) is made in the dtype `noise`, and the scores are rounded to it. The
-    released sampler draws in the logits' dtype. In bfloat16 the largest u below 1 is 1 - 2^-8, which caps g
-    near 5.5: unlikely columns can never win, and "temperature 1" is really a sampler with its tail cut off.
-    float32 (cap 16.6) is the honest default and gives wilder samples; bfloat16 reproduces the release.
+    The noise trap: the released sampler draws by Gumbel-max, argmax(logits / temperature + g) with
+    g = -log(-log u) for every column, in the logits' dtype. In bfloat16 the largest u below 1 is 1 - 2^-8, which
+    caps g near 5.5: unlikely columns can never win, and "temperature 1" is really a sampler with its tail cut
+    off. `noise` bfloat16 reproduces that: noise and scores are rounded to it; other dtypes do the same with
+    their own caps. float32, the honest default, gives wilder samples: it is the distribution itself, by inverting
+    its cumulative sum (`dimoo.diffusion.inverse`), which needs no noise for the columns.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -68,15 +72,33 @@ class Categorical:
             raise ConfigError(f"noise {self.noise} must be a floating dtype such as float32")
 
     def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Filter, add noise, take the argmax."""
+        """Filter, then draw."""
+        if self.noise != torch.float32:
+            return rowwise(lambda rows: self._by_noise(rows, generator), logits)
+        source = generator.device
+        uniform = torch.rand(len(logits), dtype=widest(source), generator=generator, device=source)
+        return rowwise(self._by_inversion, logits, uniform.to(logits.device, widest(logits.device)))
+
+    def _by_inversion(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        scores, columns = self._scores(logits), logits.shape[-1]
+        kept = columns if self.top_k is None else min(self.top_k, columns)
+        if kept == columns and self.top_p is None:
+            return invert(scores.softmax(dim=-1), uniform)
+        return invert_ranked(scores, uniform, top_k=kept, top_p=self.top_p)
+
+    def _by_noise(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         # Filtered before the rounding to the noise dtype, which would make ties of what are none.
-        scores = logits.to(torch.promote_types(self.noise, torch.float32)) / self.temperature
+        scores = self._scores(logits)
         if self.top_k is not None:
             scores = keep_top_k(scores, self.top_k)
         if self.top_p is not None:
             scores = keep_top_p(scores, self.top_p)
         noise = gumbel(scores.shape, dtype=self.noise, generator=generator, device=scores.device)
         return (scores.to(self.noise) + noise).argmax(dim=-1)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        scores = logits.to(torch.promote_types(self.noise, torch.float32))
+        return scores if self.temperature == 1.0 else scores / self.temperature
 
 
 def gumbel(shape: torch.Size, *, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ before: the difference of two infinities is not a number.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dimoo.core.errors import ConfigError
+from dimoo.diffusion.rowwise import rowwise
 
 CONDITION, UNCONDITIONAL = "condition", "unconditional"
 """The branches of classifier-free guidance; others may have any name."""
@@ -91,9 +93,7 @@ class ClassifierFree:
     def __call__(self, logits: Tensor) -> Tensor:
         """(1 + g) cond - g uncond."""
         condition, *others = _split(logits, self.branches)
-        if not others:
-            return condition
-        return (1.0 + self.scale) * condition - self.scale * others[0]
+        return _away(condition, [(self.scale, other) for other in others])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +129,8 @@ class MultiCondition:
     def __call__(self, logits: Tensor) -> Tensor:
         """cond + sum_i g_i (cond - without_i)."""
         condition, *others = _split(logits, self.branches)
-        result = condition
-        for scale, other in zip((scale for _, scale in self.scales if scale != 0.0), others, strict=True):
-            result = result + scale * (condition - other)
-        return result
+        scales = [scale for _, scale in self.scales if scale != 0.0]
+        return _away(condition, list(zip(scales, others, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +163,27 @@ class Renormalised:
     def __call__(self, logits: Tensor) -> Tensor:
         """The guided logits, their spread drawn towards the condition's; where they have none they stay."""
         guided = self.guidance(logits)
-        spread, wanted = (x.std(dim=-1, correction=0, keepdim=True) for x in (guided, logits[0]))
+        spread, wanted = (rowwise(_spread, values) for values in (guided, logits[0]))
         ratio = torch.where(spread > 0, wanted / spread, torch.ones_like(spread))
         # Written around 1, so that strength 0 and an equal spread change no bit.
-        return guided * (1.0 + self.strength * (ratio - 1.0))
+        return guided * (1.0 + self.strength * (ratio - 1.0))[:, None]
+
+
+def _away(condition: Tensor, others: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """(1 + sum_i g_i) cond - sum_i g_i other_i; the condition itself where there are no others."""
+    if not others:
+        return condition
+    # In place: the result is the one tensor of its size that is made.
+    result = condition * (1.0 + sum(scale for scale, _ in others))
+    for scale, other in others:
+        result.sub_(other, alpha=scale)
+    return result
+
+
+def _spread(values: Tensor) -> Tensor:
+    """[M, C] -> the standard deviation of each row, [M]; measured from the first column, so that equal ones give 0."""
+    apart = values - values[:, :1]
+    return apart.sub_(apart.mean(dim=-1, keepdim=True)).square_().mean(dim=-1).sqrt()
 
 
 def _check_scale(name: str, scale: float) -> None:

@@ -7,18 +7,22 @@ Ties of confidence never change a count: the lower offset is committed first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dimoo.core.errors import ConfigError
+from dimoo.diffusion.confidence import Confidence
 from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.schedules import Schedule, remaining
 
 
 class Order(Protocol):
-    """Decides what to predict and what to commit, a span at a time. No state: all is in the progress."""
+    """Decides what to predict and what to commit, a span at a time. No state: all is in the progress.
+
+    An order may have more to say: see `Counted`, `Recalling` and `Particular`.
+    """
 
     def validate(self, length: int, steps: int) -> None:
         """Check that a span of `length` positions can be sampled in `steps`.
@@ -34,45 +38,87 @@ class Order(Protocol):
         """Those of the candidates int64 [m], of confidence [m], to commit now: ascending int64 [k]."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """An order that knows its counts beforehand, and makes up for `progress.remasked`."""
+
+    def left(self, progress: Progress) -> int:
+        """How many positions are masked after this step, those that it masks again among them."""
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """An order that looks at `progress.drift`."""
+
+    @property
+    def history(self) -> int:
+        """Of how many steps."""
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """An order that reads a confidence as a number, not only as a ranking."""
+
+    def suits(self, confidence: Confidence) -> None:
+        """Check that it can.
+
+        Raises:
+            ConfigError: the confidence is known to be on another scale.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class _ScheduledOrder:
-    """What the orders share that commit anywhere, as many as a schedule says."""
+class ScheduledOrder:
+    """What the orders share that commit anywhere, as many as a schedule says.
+
+    With N masked at the start and n now, min(max(1, floor(N m((s + 1) / S))), n - 1) stay masked after step s of S and
+    none after the last. So each step commits at least one token, and more steps than tokens just end early.
+    """
 
     schedule: Schedule
 
     def validate(self, length: int, steps: int) -> None:
         """Any length in at least one step."""
         del length
-        _check_steps(steps)
+        check_steps(steps)
 
     def candidates(self, progress: Progress) -> Tensor:
         """Every masked offset."""
         return _offsets(progress.masked)
 
+    def left(self, progress: Progress) -> int:
+        """What the schedule leaves masked."""
+        return self._kept(progress, int(progress.masked.sum()))
+
+    def count(self, progress: Progress, now: int) -> int:
+        """How many of `now` masked positions are committed in this step."""
+        return now - self._kept(progress, now) + progress.remasked
+
+    def _kept(self, progress: Progress, now: int) -> int:
+        if progress.step + 1 >= progress.steps or now == 0:
+            return 0
+        kept = remaining(self.schedule, int(progress.initial.sum()), progress.step, progress.steps)
+        return min(max(1, kept), now - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
-class MaskGITOrder(_ScheduledOrder):
-    """Commits the most confident anywhere, as many as the schedule says: MaskGIT, Lumina-DiMOO's images.
-
-    With N masked at the start and n now, min(max(1, floor(N m((s + 1) / S))), n - 1) stay masked after step s
-    of S and none after the last (arXiv 2202.04200). So each step commits at least one token, and more steps
-    than tokens just end early.
-    """
+class MaskGITOrder(ScheduledOrder):
+    """Commits the most confident anywhere: MaskGIT (arXiv 2202.04200), Lumina-DiMOO's images."""
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The schedule's share, most confident first."""
         del generator
-        return _most(candidates, confidence, _scheduled(self.schedule, progress, len(candidates)))
+        return most(candidates, confidence, self.count(progress, len(candidates)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomOrder(_ScheduledOrder):
+class RandomOrder(ScheduledOrder):
     """As many as `MaskGITOrder`, but chosen at random: the order that training assumes."""
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The schedule's share, every subset equally likely."""
         del confidence
-        count = _scheduled(self.schedule, progress, len(candidates))
+        count = self.count(progress, len(candidates))
         chosen = torch.randperm(len(candidates), generator=generator, device=generator.device)[:count]
         return candidates[chosen.to(candidates.device).sort().values]
 
@@ -110,7 +156,7 @@ class BlockOrder:
         """The step's share, most confident first; all candidates if there are fewer."""
         del generator
         _, share = self._window(progress)
-        return _most(candidates, confidence, min(share, len(candidates)))
+        return most(candidates, confidence, min(share, len(candidates)))
 
     def _window(self, progress: Progress) -> tuple[int, int]:
         """The current block's end and this step's share of its tokens."""
@@ -121,7 +167,7 @@ class BlockOrder:
         return end, share + (step < rest)
 
     def _steps_per_block(self, length: int, steps: int) -> int:
-        _check_steps(steps)
+        check_steps(steps)
         blocks = max(1, -(-length // self.block))
         each, rest = divmod(steps, blocks)
         if rest:
@@ -133,23 +179,17 @@ class BlockOrder:
         return each
 
 
-def _check_steps(steps: int) -> None:
+def check_steps(steps: int) -> None:
+    """Refuse no steps."""
     if steps < 1:
         raise ConfigError(f"steps {steps} must be at least 1")
 
 
-def _offsets(masked: Tensor) -> Tensor:
-    return masked.nonzero()[:, 0]
-
-
-def _scheduled(schedule: Schedule, progress: Progress, now: int) -> int:
-    """How many of `now` masked tokens the schedule commits in this step."""
-    if progress.step + 1 >= progress.steps or now == 0:
-        return now
-    kept = remaining(schedule, int(progress.initial.sum()), progress.step, progress.steps)
-    return now - min(max(1, kept), now - 1)
-
-
-def _most(candidates: Tensor, confidence: Tensor, count: int) -> Tensor:
+def most(candidates: Tensor, confidence: Tensor, count: int) -> Tensor:
+    """The `count` most confident of the candidates, ascending; the lower offset wins a tie."""
     best = confidence.argsort(descending=True, stable=True)[:count]
     return candidates[best.sort().values]
+
+
+def _offsets(masked: Tensor) -> Tensor:
+    return masked.nonzero()[:, 0]

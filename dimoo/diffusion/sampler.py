@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from dimoo.core.errors import ConfigError
-from dimoo.diffusion.canvas import Canvas, Span
-from dimoo.diffusion.guidance import Guidance
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.canvas import Canvas
+from dimoo.diffusion.turn import Track, Turn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +24,9 @@ class Query:
     columns: tuple[int, int]
     branches: tuple[str, ...]
     step: int
-    """The 0-based step of the span's plan that asks ..."""
+    """The 0-based step of the span that asks ..."""
     steps: int
-    """... and how many that plan has: caches may follow a timetable."""
+    """... and how many its plan has at most, rounds of remasking among them: caches may follow a timetable."""
 
 
 class Denoiser(Protocol):
@@ -47,8 +46,9 @@ class State:
     """How many there are at most, over all spans."""
     canvas: Canvas
     committed: Tensor
-    """int64 [k]: the canvas positions drawn and written in this step, in the order of the spans; what an early stop
-    fills is not among them."""
+    """int64 [k]: the canvas positions drawn and written in this step, in the order of the spans. What an early stop
+    fills is not among them, nor what is masked again. A round of refinement writes positions that had a token: it masks
+    them as it begins, so that the canvas between two rounds is whole."""
     share_done: float
     """Share of the initially masked positions that hold a token now."""
 
@@ -57,7 +57,8 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
     """Denoise a canvas step by step (MaskGIT and LLaDA alike: the plans of the spans say how).
 
     At step s of S, for each span with masked positions left:
-    g = guidance.at(s, S); l = g(denoiser's logits of g's branches); x = draw(l); c = confidence(l, x); commit order(c).
+    g = guidance.at(s, S); l = g(denoiser's logits of g's branches); x = draw(l); c = confidence(l, x); commit order(c);
+    mask again what remasking takes back.
 
     Args:
         denoiser: the network, with or without caches.
@@ -73,19 +74,31 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
     if len(generators) != len(canvas.lengths):
         raise ConfigError(f"{len(canvas.lengths)} rows need as many generators, not {len(generators)}")
     start, total = canvas, max(1, int(canvas.masked.sum()))
-    steps = max((span.plan.steps for span in canvas.spans), default=0)
-    open_spans = _unfinished(canvas, canvas.spans, step=0)
+    steps = max((span.plan.most_steps for span in canvas.spans), default=0)
+    tracks = _going_on(dict(enumerate(map(Track.start, canvas.spans))), canvas, step=0)
     for step in range(steps):
-        if not open_spans:
-            return
-        turns = _turns(canvas, start, open_spans, step)
+        if not tracks:
+            break
+        for index, track in tracks.items():
+            tracks[index], canvas = track.reopened(canvas)
+        turns = _turns(tracks, canvas, start, generators, step)
         # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
-        logits = denoiser(canvas, [turn.query for turn in turns]) if turns else []
-        commits = [turn.commit(rows, generators[turn.span.row]) for turn, rows in zip(turns, logits, strict=True)]
-        committed = torch.cat([canvas.ids[:0], *(positions for positions, _ in commits)])
-        canvas = canvas.commit(committed, torch.cat([canvas.ids[:0], *(ids for _, ids in commits)]))
-        canvas = _stop_early(canvas, start, open_spans, step)
-        open_spans = _unfinished(canvas, open_spans, step=step + 1)
+        logits = denoiser(canvas, [_query(turn, step) for turn in turns.values()]) if turns else []
+        outcomes = [
+            turn.taken(rows, generators[turn.track.span.row]) for turn, rows in zip(turns.values(), logits, strict=True)
+        ]
+        committed, ids, again = (
+            torch.cat([canvas.ids[:0], *parts])
+            for parts in (
+                [outcome.positions for outcome in outcomes],
+                [outcome.ids for outcome in outcomes],
+                [outcome.again for outcome in outcomes],
+            )
+        )
+        canvas = canvas.commit(committed, ids).mask(again)
+        tracks |= {index: outcome.track for index, outcome in zip(turns, outcomes, strict=True)}
+        canvas = _stop_early(tracks, canvas, start, step)
+        tracks = _going_on(tracks, canvas, step=step + 1)
         left = int(canvas.masked.sum())
         yield State(step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total)
     for span in canvas.spans:
@@ -104,59 +117,30 @@ def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> 
     return canvas
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Turn:
-    """One span's part in one step."""
-
-    span: Span
-    progress: Progress
-    candidates: Tensor
-    """int64 [m], m > 0: offsets within the span."""
-    guidance: Guidance
-    """The plan's, at this step: the branches that it does not need now are not computed."""
-
-    @property
-    def query(self) -> Query:
-        """The logits that it needs."""
-        return Query(
-            row=self.span.row,
-            positions=self.span.positions[self.candidates],
-            columns=self.span.columns,
-            branches=self.guidance.branches,
-            step=self.progress.step,
-            steps=self.progress.steps,
-        )
-
-    def commit(self, logits: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Canvas positions int64 [k] to write now, and their ids int64 [k]."""
-        plan, first = self.span.plan, self.span.columns[0]
-        guided = self.guidance(logits)
-        if self.span.forbidden:
-            guided = guided.clone()
-            guided[:, [index - first for index in self.span.forbidden]] = -torch.inf
-        drawn = plan.draw(guided, generator)
-        confidence = plan.confidence(guided, drawn, generator)
-        chosen = plan.order.commit(self.progress, self.candidates, confidence, generator)
-        ids = torch.empty_like(self.span.positions)
-        ids[self.candidates] = drawn + first
-        return self.span.positions[chosen], ids[chosen]
-
-
-def _turns(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int) -> list[_Turn]:
+def _turns(
+    tracks: Mapping[int, Track], canvas: Canvas, start: Canvas, generators: Sequence[Generator], step: int
+) -> dict[int, Turn]:
     """The parts of the spans that want logits in this step."""
-    turns = []
-    for span in spans:
-        progress = canvas.progress(span, start, step)
-        candidates = span.plan.order.candidates(progress)
-        if candidates.numel():
-            guidance = span.plan.guidance.at(step, span.plan.steps)
-            turns.append(_Turn(span=span, progress=progress, candidates=candidates, guidance=guidance))
-    return turns
+    turns = {index: track.turn(canvas, start, step, generators[track.span.row]) for index, track in tracks.items()}
+    return {index: turn for index, turn in turns.items() if turn.candidates.numel()}
 
 
-def _stop_early(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int) -> Canvas:
+def _query(turn: Turn, step: int) -> Query:
+    """The logits that a turn needs."""
+    span = turn.track.span
+    return Query(
+        row=span.row,
+        positions=span.positions[turn.candidates],
+        columns=span.columns,
+        branches=turn.guidance.branches,
+        step=step,
+        steps=span.plan.most_steps,
+    )
+
+
+def _stop_early(tracks: Mapping[int, Track], canvas: Canvas, start: Canvas, step: int) -> Canvas:
     """Fill what is left of the spans whose stopping rule says that they are done."""
-    for span in spans:
+    for span in (track.span for track in tracks.values()):
         view = canvas.progress(span, start, step)
         if span.plan.stopping(canvas.ids[span.positions], view):
             rest = span.positions[view.masked]
@@ -164,5 +148,5 @@ def _stop_early(canvas: Canvas, start: Canvas, spans: Sequence[Span], step: int)
     return canvas
 
 
-def _unfinished(canvas: Canvas, spans: Sequence[Span], *, step: int) -> tuple[Span, ...]:
-    return tuple(span for span in spans if step < span.plan.steps and bool(canvas.masked[span.positions].any()))
+def _going_on(tracks: Mapping[int, Track], canvas: Canvas, *, step: int) -> dict[int, Track]:
+    return {index: track for index, track in tracks.items() if track.goes_on(canvas, step)}

@@ -17,10 +17,19 @@ from dimoo.diffusion.config import (
     DrawConfig,
     GreedyConfig,
     GumbelConfidenceConfig,
-    MaskGITOrderConfig,
-    OrderConfig,
     ProbabilityConfig,
     RampConfig,
+)
+from dimoo.diffusion.order_config import (
+    EarlyStopConfig,
+    EqualSharesConfig,
+    MaskGITOrderConfig,
+    NoEarlyStopConfig,
+    NoRemaskingConfig,
+    OrderConfig,
+    RemaskingConfig,
+    TextOrderConfig,
+    TextRemaskingConfig,
 )
 from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.template import ChatTemplate, PromptTemplate
@@ -38,6 +47,7 @@ class ImageSettings(StrictConfig):
     """Sampling of image tokens (SPEC section 4)."""
 
     steps: int = Field(default=16, ge=1)
+    """At most; an order may need fewer, and a remasking add rounds."""
     guidance: float = Field(default=2.0, ge=0)
     """g in (1 + g) cond - g uncond, for prompts of words alone; 0 switches guidance off and halves the cost."""
     conditions: dict[str, float] = Field(default={"no_text": 2.5, "no_image": 4.0})
@@ -52,6 +62,10 @@ class ImageSettings(StrictConfig):
     guidance_renormalisation: Share = 0.0
     """How far the spread of the guided logits is drawn back to the condition's; 0 not at all."""
     order: OrderConfig = MaskGITOrderConfig()
+    early_stop: EarlyStopConfig = NoEarlyStopConfig()
+    """When all that is left is committed at once."""
+    remasking: RemaskingConfig = NoRemaskingConfig()
+    """Which committed tokens are predicted again."""
     draw: DrawConfig = CategoricalConfig()
     confidence: ConfidenceConfig = GumbelConfidenceConfig(temperature=0.3)
     cache: CacheConfig = NoCacheConfig()
@@ -80,9 +94,15 @@ class TextSettings(StrictConfig):
     """Sampling of text tokens: blocks left to right, the most confident first (LLaDA)."""
 
     steps_per_token: float = Field(default=1.0, gt=0, le=1)
-    """Forward passes per answer token: 1 commits one token a step, 0.5 two."""
+    """Forward passes per answer token: 1 commits one token a step, 0.5 two. With orders other than "equal_shares" at
+    most so many."""
     block: int | None = Field(default=None, ge=1)
     """Tokens per block; null: the whole answer is one block."""
+    order: TextOrderConfig = EqualSharesConfig()
+    early_stop: EarlyStopConfig = NoEarlyStopConfig()
+    """When all that is left of a block is committed at once."""
+    remasking: TextRemaskingConfig = NoRemaskingConfig()
+    """Which committed tokens are predicted again."""
     draw: DrawConfig = GreedyConfig()
     confidence: ConfidenceConfig = ProbabilityConfig()
     cache: CacheConfig = NoCacheConfig()

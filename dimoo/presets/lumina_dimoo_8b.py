@@ -15,10 +15,10 @@ from dimoo.diffusion.config import (
     CategoricalConfig,
     GreedyConfig,
     GumbelConfidenceConfig,
-    MaskGITOrderConfig,
     NoiseDtype,
     ProbabilityConfig,
 )
+from dimoo.diffusion.order_config import MaskGITOrderConfig
 from dimoo.presets import families, llada_8b
 from dimoo.presets.config import ImageSettings, ModelConfig, TextSettings
 from dimoo.presets.tasks import STANDARD, TaskText

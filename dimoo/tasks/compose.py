@@ -73,8 +73,8 @@ def compose(
 
     Raises:
         RequestError: the answer is empty, the model was not taught the family, a text is too long, or all together is,
-            guidance is asked for a condition that is not given, a negative prompt where no guidance would use it, or a
-            value is of a wrong type.
+            guidance is asked for a condition that is not given, a negative prompt where no guidance would use it, the
+            order walks over a picture and the answer has several of different sizes, or a value is of a wrong type.
     """
     prompts, vocabulary = kit.prompts, kit.prompts.vocabulary
     if not answer:
@@ -87,7 +87,13 @@ def compose(
         raise RequestError("a negative prompt guides pictures, but the answer has none; leave it out")
     made = problem(prompts, family, said, answer, negative=against)
     _fits(made, kit.max_tokens)
-    plans = {part.modality: image_plan(settings.image, made.branches) for part in answer if isinstance(part, Grid)}
+    grids = [part for part in answer if isinstance(part, Grid)]
+    plans = {
+        grid.modality: image_plan(
+            settings.image, made.branches, [other.shape for other in grids if other.modality == grid.modality]
+        )
+        for grid in grids
+    }
     lengths = [part.length for part in answer if isinstance(part, Words)]
     if lengths:
         stops = [vocabulary.special("answer_end")]

@@ -63,7 +63,7 @@ class Stream(Generic[ResultT]):
             {name: Branch(context=document.ids.to(network.device)) for name, document in job.problem.branches.items()}
             for job in jobs
         ]
-        denoiser = RoutedDenoiser(network, start, branches, [cache or job.cache for job in jobs])
+        denoiser = RoutedDenoiser(network, start, branches, [job.cache if cache is None else cache for job in jobs])
         return cls(jobs, start, sample(denoiser, start, [generator(job.seed, "sample") for job in jobs]))
 
     @classmethod

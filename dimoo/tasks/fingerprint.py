@@ -17,8 +17,8 @@ PIECE: Final = 2**24
 """Values that are summed at once, for memory."""
 _BITS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers by their bytes."""
-_BESIDE: Final = ("name", "text_fingerprint", "image_fingerprint")
-"""Of the config: what the model is called, and what is digested by itself."""
+_BESIDE: Final = ("name", "text_fingerprint", "image_fingerprint", "image", "text")
+"""Of the config: what the model is called, what is digested by itself, and how it samples, which records name."""
 
 
 def fingerprint(config: ModelConfig, backbone: MaskPredictor, tokenizers: Sequence[str]) -> str:

@@ -227,7 +227,8 @@ def _decoding(image: ImageTokenizer, size: Size) -> int:
 
 def _image_step(config: ModelConfig, image: ImageTokenizer, size: Size, given: Size | None) -> Step:
     """A picture made from words, or from words and a picture of size `given`."""
-    plan, rows, columns = image_plan(config.image), *image.grid_for(size)
+    rows, columns = image.grid_for(size)
+    plan = image_plan(config.image, grids=[(rows, columns)])
     if given is None:
         contexts = {CONDITION: PROMPT_TOKENS, UNCONDITIONAL: PROMPT_TOKENS}
         plan = replace(plan, guidance=ClassifierFree(scale=1.0))

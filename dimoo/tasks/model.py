@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import nn
 
-from dimoo.backbone.model import Backbone
-from dimoo.core.device import precision
 from dimoo.core.errors import ConfigError, RequestError
 from dimoo.core.requests import Request
 from dimoo.denoise import Cache, MaskPredictor
@@ -28,19 +23,14 @@ from dimoo.tasks.fingerprint import fingerprint
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
 from dimoo.tasks.provenance import traced
-from dimoo.tasks.save import savable
+from dimoo.tasks.save import Saves
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Prompts
 from dimoo.tokenizers.text import TextTokenizer
-from dimoo.weights.card import HERE, model_card
-from dimoo.weights.checkpoint import layout_named, write_checkpoint
-from dimoo.weights.hub import upload
-from dimoo.weights.layout import Parts
-from dimoo.weights.shards import Progress, silent
 
 
-class Dimoo(Calls):
+class Dimoo(Calls, Saves):
     """A masked diffusion model over text and images, or over text alone. `dimoo.load` makes one.
 
     Every call takes a seed; the same seed gives the same result, alone or in a batch.
@@ -209,82 +199,12 @@ class Dimoo(Calls):
                     f"the task {name!r} is of the family {entry.family!r}, for which the prompt template has no system"
                     f" prompt; it has {', '.join(systems) or 'none'}"
                 )
-        return Dimoo(
-            self.config.model_copy(update={"tasks": {**self.config.tasks, **tasks}}),
-            backbone=self.backbone,
-            text_tokenizer=self.prompts.text,
-            image_tokenizer=self.kit.image_tokenizer,
-        )
+        return self._variant(None, tasks={**self.config.tasks, **tasks})
 
-    def save(
-        self,
-        path: str | Path,
-        *,
-        layout: str = "dimoo",
-        dtype: torch.dtype | str | None = None,
-        shard_size: int | str = "5GB",
-        card: str | None = None,
-        progress: Progress = silent,
-    ) -> Path:
-        """Write a checkpoint folder that `dimoo.load` reads; returns it.
-
-        An older checkpoint in it is replaced at the end, as a whole; what else lies in it stays.
-
-        Args:
-            path: the folder.
-            layout: "dimoo", our own, or "lumina", the layout of the released LLaDA and Lumina-DiMOO checkpoints.
-            dtype: in which the backbone's weights are stored; None: as they are.
-            shard_size: how large one file of weights may become, in bytes or as "5GB".
-            card: the model card; None: one is generated.
-            progress: told the bytes done and their sum.
-
-        Raises:
-            CheckpointError: the parts are of types that cannot be saved, are not those that the config names, or have
-                no place in the layout, or the folder holds something other than a checkpoint.
-        """
-        parts, backbone = self._savable()
-        write_checkpoint(
-            Path(path),
-            parts,
-            backbone,
-            layout=layout_named(layout),
-            dtype=None if dtype is None else precision(dtype),
-            shard_size=shard_size,
-            card=self.card(HERE, layout=layout, dtype=dtype) if card is None else card,
-            progress=progress,
-        )
-        return Path(path)
-
-    def card(self, where: str, *, layout: str = "dimoo", dtype: torch.dtype | str | None = None) -> str:
-        """The generated model card, a README.md with the hub's header; it says to load the model from `where`.
-
-        Raises:
-            CheckpointError: the parts are of types that cannot be saved.
-        """
-        parts, backbone = self._savable()
-        weights = list(backbone.parameters())
-        kind = weights[0].dtype if dtype is None else precision(dtype)
-        count, stored = sum(tensor.numel() for tensor in weights), str(kind).removeprefix("torch.")
-        return model_card(parts, parameters=count, dtype=stored, layout=layout, where=where)
-
-    def push(
-        self,
-        name: str,
-        *,
-        layout: str = "dimoo",
-        dtype: torch.dtype | str | None = None,
-        private: bool = True,
-        card: str | None = None,
-    ) -> str:
-        """Put the model onto the Hugging Face hub as `owner/name`, with a generated card; returns its address.
-
-        Raises:
-            CheckpointError: as in `save`; or not logged in, no right to write there, or no way to the hub.
-        """
-        with TemporaryDirectory() as scratch:
-            text = self.card(name, layout=layout, dtype=dtype) if card is None else card
-            folder = self.save(Path(scratch) / "model", layout=layout, dtype=dtype, card=text)
-            return upload(folder, name, private=private)
+    def with_settings(self, *, image: ImageSettings | None = None, text: TextSettings | None = None) -> Dimoo:
+        """A model that samples otherwise by default. It shares the weights of this one."""
+        changes = {"image": image, "text": text}
+        return self._variant(self.source, **{name: value for name, value in changes.items() if value is not None})
 
     def _how(self, image: How, text: HowText) -> tuple[ImageSettings | Plan, TextSettings | Plan]:
         return self.config.image if image is None else image, self.config.text if text is None else text
@@ -295,5 +215,11 @@ class Dimoo(Calls):
         picture, words = self._how(image, text)
         return jobs_of(self.kit, requests, image=picture, text=words)
 
-    def _savable(self) -> tuple[Parts, Backbone]:
-        return savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)
+    def _variant(self, source: str | None, **changes: Any) -> Dimoo:
+        return Dimoo(
+            self.config.model_copy(update=changes),
+            backbone=self.backbone,
+            text_tokenizer=self.prompts.text,
+            image_tokenizer=self.kit.image_tokenizer,
+            source=source,
+        )

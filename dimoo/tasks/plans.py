@@ -18,22 +18,29 @@ from dimoo.diffusion.guidance import (
     Renormalised,
 )
 from dimoo.diffusion.guidance_steps import Interval, Scheduled
-from dimoo.diffusion.orders import BlockOrder
 from dimoo.diffusion.stopping import AnyStop, NoStop, StopAtToken
 from dimoo.presets.config import ImageSettings, TextSettings
 
 
-def image_plan(settings: ImageSettings | Plan, branches: Collection[str] = (CONDITION, UNCONDITIONAL)) -> Plan:
+def image_plan(
+    settings: ImageSettings | Plan,
+    branches: Collection[str] = (CONDITION, UNCONDITIONAL),
+    grids: Collection[tuple[int, ...]] = (),
+) -> Plan:
     """Masked image modelling, guided by the branches that the problem has.
 
     Args:
         settings: how to sample, or a plan.
         branches: the names of the problem's branches. With no more than "unconditional" besides the condition it is a
             prompt of words alone and takes `guidance`; else it has pictures and takes `conditions`.
+        grids: the shapes of the code grids that are to be made; only orders that walk over a picture need them.
 
     Raises:
-        RequestError: the settings are neither `ImageSettings` nor a `Plan`, or their guidance takes a branch that the
-            problem does not have, or guides in no step.
+        RequestError: the settings are neither `ImageSettings` nor a `Plan`, their guidance takes a branch that the
+            problem does not have, or guides in no step, or their order walks over a picture and the grids are not of
+            one.
+        ConfigError: parts of the settings do not go together: an order and the confidence that it reads, or what ends
+            it early, or what takes tokens back.
     """
     if isinstance(settings, Plan):
         plan = settings
@@ -41,11 +48,12 @@ def image_plan(settings: ImageSettings | Plan, branches: Collection[str] = (COND
         _check(settings, ImageSettings)
         plan = Plan(
             steps=settings.steps,
-            order=build.build_order(settings.order),
+            order=build.build_early_stop(settings.early_stop, build.build_order(settings.order, grids)),
             draw=build.build_draw(settings.draw),
             confidence=build.build_confidence(settings.confidence),
             guidance=_when_and_how(settings, _fold(settings, branches)),
             stopping=NoStop(),
+            remasking=build.build_remasking(settings.remasking),
         )
     return _guided(plan, branches)
 
@@ -64,6 +72,7 @@ def text_plan(
     Raises:
         RequestError: the settings are neither `TextSettings` nor a `Plan`, or their guidance takes a branch that the
             problem does not have, or guides in no step.
+        ConfigError: the order cannot read the confidence.
     """
     if isinstance(settings, Plan):
         return _guided(settings, branches)
@@ -73,11 +82,12 @@ def text_plan(
     per_block = max(1, round(tokens * settings.steps_per_token / blocks))
     return Plan(
         steps=per_block * blocks,
-        order=BlockOrder(block=block),
+        order=build.build_early_stop(settings.early_stop, build.build_text_order(settings.order, block)),
         draw=build.build_draw(settings.draw),
         confidence=build.build_confidence(settings.confidence),
         guidance=NoGuidance(),
         stopping=AnyStop(rules=tuple(StopAtToken(token=stop) for stop in stops)),
+        remasking=build.build_remasking(settings.remasking),
     )
 
 

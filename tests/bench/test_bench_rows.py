@@ -24,6 +24,7 @@ ROW = Row(
     task="image",
     method="a",
     batch=1,
+    answers=4,
     seconds=1.0,
     ratio=1.0,
     ratio_cached=None,

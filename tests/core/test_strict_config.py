@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from dimoo.cache.config import BlockCacheConfig, MaxLogitConfig
 from dimoo.core.config import StrictConfig, override, parse
 from dimoo.core.errors import ConfigError, DimooError
+from dimoo.presets.config import ImageSettings
 
 
 class Circle(StrictConfig):
@@ -222,3 +224,14 @@ def test_a_number_is_text_where_text_is_wanted() -> None:
     for bad in ("run.seed=-1", "optimizer.betas=[2,3]", "run.steps=many"):
         with pytest.raises(ConfigError, match=bad.partition("=")[0].split(".")[0]):
             override(registry.get("world_base"), [bad])
+
+
+def test_override_takes_another_kind_with_its_defaults():
+    settings = ImageSettings(cache=MaxLogitConfig(share=0.5))
+    chosen = override(settings, ["cache.kind=block", "cache.scope=masked"]).cache
+    assert chosen == BlockCacheConfig(scope="masked")
+    assert override(settings, ["cache.kind=max_logit"]).cache.share == 0.5  # it is of that kind
+    with pytest.raises(ConfigError, match=r"cache\.block\.scop"):
+        override(settings, ["cache.kind=block", "cache.scop=masked"])
+    with pytest.raises(ConfigError, match="'warp'"):
+        override(settings, ["cache.kind=warp"])

@@ -98,7 +98,7 @@ def _naive_step(
     guided = torch.stack([_guide(span, row, place) for place in masked])
     for token in span.forbidden:
         guided[:, token - span.columns[0]] = -math.inf
-    draws = [int(scores.argmax()) for scores in guided + _noise(span.plan.draw, guided.shape, rng)]
+    draws = [_draw(span.plan.draw, scores, rng) for scores in guided]
     sure = [float(scores.log_softmax(-1)[drawn]) for scores, drawn in zip(guided, draws, strict=True)]
     noise = _noise(span.plan.confidence, torch.Size([len(masked)]), rng).tolist()
     ranked = sorted(range(len(masked)), key=lambda i: (-(sure[i] + noise[i]), i))
@@ -114,8 +114,17 @@ def _guide(span: Span, row: list[int], place: int) -> Tensor:
     return (1 + scale) * condition - scale * fake_logits(row, place, "unconditional")[columns]
 
 
+def _draw(strategy: object, scores: Tensor, rng: Generator) -> int:
+    """The likeliest column, or that at which the summed probability passes a uniform number."""
+    if not isinstance(strategy, Categorical):
+        return int(scores.argmax())
+    left = float(torch.rand((), dtype=torch.float64, generator=rng))
+    shares = (scores.double() / strategy.temperature).softmax(-1).tolist()
+    return next(column for column in range(len(shares)) if left < sum(shares[: column + 1]))
+
+
 def _noise(strategy: object, shape: torch.Size, rng: Generator) -> Tensor:
-    if not isinstance(strategy, Categorical | GumbelConfidence):
+    if not isinstance(strategy, GumbelConfidence):
         return torch.zeros(shape)
     return -(-torch.rand(shape, generator=rng).clamp(min=1e-38).log()).clamp(min=1e-38).log()
 

@@ -9,7 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from dimoo.core.rng import generator
 from dimoo.diffusion import build
 from dimoo.diffusion import config as cfg
+from dimoo.diffusion import order_config as order_cfg
 from dimoo.diffusion.loss import MaskedGroups
+from dimoo.diffusion.orders import MaskGITOrder
 from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.schedules import Cosine
 
@@ -52,12 +54,39 @@ def probe_confidence(config):
     return [build.build_confidence(config)(LOGITS, IDS, generator(0)).double()]
 
 
+def commits(order):
+    """What an order commits by confidences from 0.5 to 1, or below 0, where predictions stood still or not."""
+    masked, outcome = torch.ones(24, dtype=torch.bool), []
+    drifts = [torch.full((3, 24), torch.inf), torch.linspace(0, 0.03, 24).repeat(3, 1), torch.zeros(3, 24)]
+    drifts[1][2] = drifts[2][2] = torch.inf
+    for drift in drifts:
+        for confidence in (torch.linspace(0.5, 1.0, 24), torch.linspace(-0.05, 0, 24)):
+            progress = Progress(step=2, steps=12, initial=masked, masked=masked, drift=drift)
+            candidates = order.candidates(progress)
+            outcome += [candidates, order.commit(progress, candidates, confidence[candidates], generator(0))]
+    return outcome
+
+
 def probe_order(config):
-    order, masked = build.build_order(config), torch.ones(24, dtype=torch.bool)
-    progress = Progress(step=5, steps=12, initial=masked, masked=masked)
-    candidates = order.candidates(progress)
-    confidence = torch.arange(24.0)[candidates]
-    return [candidates, order.commit(progress, candidates, confidence, generator(0))]
+    return commits(build.build_order(config, [(4, 6)]))
+
+
+def probe_text_order(config):
+    return commits(build.build_text_order(config, 24))
+
+
+def probe_early_stop(config):
+    return commits(build.build_early_stop(config, MaskGITOrder(schedule=Cosine())))
+
+
+def probe_remasking(config):
+    remasking, order = build.build_remasking(config), MaskGITOrder(schedule=Cosine())
+    initial = torch.ones(60, dtype=torch.bool)
+    masked = initial & (torch.arange(60) < 20)
+    certainty = torch.linspace(0, 1, 60)
+    progress = Progress(step=6, steps=12, initial=initial, masked=masked)
+    again = [remasking.again(order, progress, certainty, generator(seed)) for seed in range(4)]
+    return [*again, remasking.anew(certainty), torch.tensor(remasking.rounds)]
 
 
 def probe_guidance(config):
@@ -108,10 +137,34 @@ TABLE = [
         cfg.NegativeEntropyConfig: ({}, {}),
         cfg.GumbelConfidenceConfig: ({}, {"temperature": 0.5, "noise": "float64"}),
     }),
-    (cfg.OrderConfig, probe_order, {
-        cfg.MaskGITOrderConfig: ({}, {"schedule": LINEAR}),
-        cfg.RandomOrderConfig: ({"schedule": cfg.ArccosConfig()}, {"schedule": LINEAR}),
-        cfg.BlockOrderConfig: ({"block": 6}, {"block": 8}),
+    (order_cfg.OrderConfig, probe_order, {
+        order_cfg.MaskGITOrderConfig: ({}, {"schedule": LINEAR}),
+        order_cfg.RandomOrderConfig: ({"schedule": cfg.ArccosConfig()}, {"schedule": LINEAR}),
+        order_cfg.BlockOrderConfig: ({"block": 6}, {"block": 8}),
+        order_cfg.HaltonOrderConfig: ({}, {"schedule": LINEAR, "offset": 3}),
+        order_cfg.StratifiedOrderConfig: ({}, {"schedule": LINEAR, "offset": 5}),
+        **(RULES := {
+            order_cfg.ThresholdOrderConfig: ({}, {"threshold": 0.6}),
+            order_cfg.FactorOrderConfig: ({}, {"factor": 2.0}),
+            order_cfg.EntropyBoundedOrderConfig: ({"bound": 0.01}, {"bound": 0.05}),
+            order_cfg.KLASSOrderConfig: (
+                {"threshold": 0.7}, {"threshold": 0.8, "max_drift": 0.02, "steps": 3, "fallback": 6},
+            ),
+        }),
+    }),
+    (order_cfg.TextOrderConfig, probe_text_order, {order_cfg.EqualSharesConfig: ({}, {}), **RULES}),
+    (order_cfg.EarlyStopConfig, probe_early_stop, {
+        order_cfg.NoEarlyStopConfig: ({}, {}),
+        order_cfg.SettledConfig: ({}, {"max_drift": 0.05, "steps": 3, "least_confidence": 0.4}),
+    }),
+    (order_cfg.RemaskingConfig, probe_remasking, {
+        order_cfg.NoRemaskingConfig: ({}, {}),
+        order_cfg.ReMDMConfig: ({"eta": 0.5}, {"eta": 0.3, "strategy": "cap", "by_confidence": True}),
+        order_cfg.RefinementConfig: ({}, {"rounds": 2, "share": 0.3}),
+    }),
+    (order_cfg.TextRemaskingConfig, probe_remasking, {
+        order_cfg.NoRemaskingConfig: ({}, {}),
+        order_cfg.RefinementConfig: ({}, {"rounds": 2, "share": 0.3}),
     }),
     (cfg.GuidanceConfig, probe_guidance, {
         cfg.NoGuidanceConfig: ({}, {}),

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from dimoo.core.errors import ConfigError
+from dimoo.core.peak import peak_bytes
 from dimoo.core.rng import generator
+from dimoo.diffusion import rowwise
 from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance, Renormalised
 
 LOGITS = torch.randn(3, 4, 5, generator=generator(0))
@@ -19,6 +21,42 @@ def test_formulas():
     both = MultiCondition(scales=(("no_text", 2.5), ("no_image", 4.0)))
     assert both.branches == ("condition", "no_text", "no_image")
     torch.testing.assert_close(both(LOGITS), c + 2.5 * (c - u) + 4.0 * (c - v))
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.5, 4.0, 11.7])
+def test_rounding_is_that_of_the_terms(scale):
+    """Against float64: the error is that of (1 + g) cond and g uncond, each rounded to float32."""
+    logits = 10 * torch.randn(3, 50, 331, generator=generator(1))
+    c, u, v = logits.double()
+    pairs = (
+        (ClassifierFree(scale=scale)(logits[:2]), (1 + scale) * c - scale * u),
+        (
+            MultiCondition(scales=(("a", scale), ("b", 1.3)))(logits),
+            c + scale * (c - u) + 1.3 * (c - v),
+        ),
+    )
+    for found, exact in pairs:
+        bound = 3 * 2.0**-24 * ((2.3 + scale) * c.abs() + scale * u.abs() + 1.3 * v.abs())
+        assert bool(((found.double() - exact).abs() <= bound).all())
+
+
+@pytest.mark.parametrize(
+    ("guidance", "made"),
+    [
+        (NoGuidance(), 0),
+        (ClassifierFree(scale=4.0), 1),
+        (MultiCondition(scales=(("a", 2.5), ("b", 4.0))), 1),
+        (Renormalised(guidance=MultiCondition(scales=(("a", 2.5), ("b", 4.0))), strength=0.5), 2),
+    ],
+)
+def test_the_result_is_the_one_tensor_of_its_size_that_is_made(guidance, made, monkeypatch):
+    """Renormalisation needs the guided logits beside it; its spreads are those of a few rows at a time."""
+    monkeypatch.setattr(rowwise, "CACHED", 1 << 10)
+    logits = torch.randn(len(guidance.branches), 300, 512, generator=generator(0))
+    before = logits.clone()
+    size = logits[0].nbytes
+    assert made * size <= peak_bytes(lambda: guidance(logits)) < (made + 0.05) * size
+    assert torch.equal(logits, before)
 
 
 def test_zero_scales_need_no_branch():
@@ -57,9 +95,9 @@ def test_renormalised_position_by_position(strength):
         assert row == pytest.approx([(1 - strength + strength * ratio) * value for value in guided], rel=1e-5)
 
 
-@pytest.mark.parametrize("columns", [1, 5])
+@pytest.mark.parametrize("columns", [1, 5, 8191])
 def test_logits_without_spread_are_not_renormalised(columns):
-    flat = torch.full((2, 4, columns), 3.0)
+    flat = torch.full((2, 4, columns), 0.1)
     flat[1] = 1.0
     inner = ClassifierFree(scale=2.0)
     assert torch.equal(Renormalised(guidance=inner, strength=1.0)(flat), inner(flat))

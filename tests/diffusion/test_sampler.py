@@ -80,7 +80,7 @@ def states(canvas, seeds, denoiser=None):
 
 
 @pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("seeds", [(0, 1, 2), (7, 7, 7), (31, 8, 5)])
+@pytest.mark.parametrize("seeds", [(0, 1, 9), (4, 4, 4), (31, 8, 5)])
 @pytest.mark.parametrize(("stopping", "steps"), [(NoStop(), 11), (StopAtToken(token=STOP), 5)])
 def test_every_step_of_every_row_is_that_of_plain_loops(noisy, seeds, stopping, steps):
     canvas = mixed(noisy, stopping)

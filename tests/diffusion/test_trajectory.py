@@ -14,6 +14,7 @@ from dimoo.diffusion.confidence import GumbelConfidence
 from dimoo.diffusion.draw import Categorical
 from dimoo.diffusion.guidance import ClassifierFree, NoGuidance
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder
+from dimoo.diffusion.remasking import NoRemasking, Refinement, ReMDM
 from dimoo.diffusion.sampler import State, sample
 from dimoo.diffusion.schedules import Cosine
 from dimoo.diffusion.stopping import NoStop, StopAtToken
@@ -31,7 +32,7 @@ def plan(steps, order, **changes):
     return Plan(steps=steps, order=order, **parts)
 
 
-def start_canvas():
+def start_canvas(remasking):
     """A row of words that stops early beside a picture; a row of words that may draw the mask itself."""
     first = [1, *[MASK] * 8, STOP, *[MASK] * 5, 30]
     second = [MASK] * 6
@@ -41,7 +42,7 @@ def start_canvas():
             row=0,
             positions=torch.tensor([10, 11, 12, 13, 14, 15]),
             columns=CODES,
-            plan=plan(4, MaskGITOrder(schedule=Cosine()), guidance=ClassifierFree(scale=1.0)),
+            plan=plan(4, MaskGITOrder(schedule=Cosine()), guidance=ClassifierFree(scale=1.0), remasking=remasking),
         ),
         Span(row=0, positions=torch.arange(1, 9), columns=(2, 4), plan=words, fill=5),
         Span(row=1, positions=torch.arange(16, 22), columns=(17, 20), plan=plan(6, BlockOrder(block=3))),
@@ -49,8 +50,8 @@ def start_canvas():
     return Canvas.start(ids=torch.tensor(first + second), lengths=(16, 6), spans=spans, mask_id=MASK)
 
 
-def run_states(seed):
-    start = start_canvas()
+def run_states(seed, remasking=NoRemasking()):  # noqa: B008 - frozen
+    start = start_canvas(remasking)
     return start, list(sample(FakeDenoiser(), start, [generator(seed), generator(seed, "other")]))
 
 
@@ -72,9 +73,13 @@ def assert_same(replayed, states):
         assert (made.step, made.steps, made.share_done) == (wanted.step, wanted.steps, wanted.share_done)
 
 
+REMASKINGS = [NoRemasking(), ReMDM(eta=1.0), Refinement(rounds=3, share=0.5)]
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_a_replay_is_the_run(seed, tmp_path):
-    start, states = run_states(seed)
+@pytest.mark.parametrize("remasking", REMASKINGS)
+def test_a_replay_is_the_run(seed, remasking, tmp_path):
+    start, states = run_states(seed, remasking)
     trajectory = recorded(start, states)
     assert torch.equal(trajectory.ids, start.ids)
     assert torch.equal(trajectory.masked, start.masked)
@@ -102,6 +107,22 @@ def test_the_runs_have_what_is_hard_to_record():
     assert filled
     assert drawn_masks
     assert unsorted
+
+
+def test_what_is_taken_back_is_recorded():
+    """Tokens masked again stand behind those drawn; a round of refinement draws what had a token."""
+    again = rewritten = 0
+    for seed in range(6):
+        for remasking in REMASKINGS[1:]:
+            start, states = run_states(seed, remasking)
+            made = torch.zeros_like(start.masked)
+            for move in recorded(start, states).moves:
+                drawn, rest = move.positions[: move.drawn], move.positions[move.drawn :]
+                again += int((made[rest] & (move.ids[move.drawn :] == MASK)).sum())
+                rewritten += int((made[drawn] & (move.ids[: move.drawn] != MASK)).sum())
+                made[move.positions] = move.ids != MASK
+    assert again
+    assert rewritten
 
 
 def test_the_recorder_passes_the_states_on_and_takes_none_ahead():

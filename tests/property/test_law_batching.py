@@ -17,8 +17,12 @@ from dimoo.diffusion.confidence import GumbelConfidence, Margin, NegativeEntropy
 from dimoo.diffusion.draw import Categorical, Greedy
 from dimoo.diffusion.guidance import ClassifierFree, MultiCondition, NoGuidance
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, RandomOrder
+from dimoo.diffusion.parallel import KLASS, AdaptiveOrder, EntropyBounded, Factor, Threshold
+from dimoo.diffusion.remasking import NoRemasking, Refinement, ReMDM
 from dimoo.diffusion.sampler import sample
 from dimoo.diffusion.schedules import Cosine, Linear
+from dimoo.diffusion.settled import SettledOrder
+from dimoo.diffusion.spread import HaltonOrder, StratifiedOrder
 from dimoo.diffusion.stopping import NoStop, StopAtToken
 
 MASK, IDS = 0, 24
@@ -26,6 +30,16 @@ BRANCHES = ("condition", "unconditional", "no_image")
 
 DRAWS = st.sampled_from([Greedy(), Categorical(), Categorical(temperature=0.7, top_k=5)])
 CONFIDENCES = st.sampled_from([Probability(), Margin(), NegativeEntropy(), GumbelConfidence()])
+# So that with this network, whose predictions are sharp and move a lot, rows finish at many different steps.
+RULES = st.sampled_from(
+    [
+        Threshold(threshold=0.6),
+        Factor(factor=0.7),
+        EntropyBounded(bound=0.8),
+        KLASS(threshold=0.3, max_drift=1.0, steps=1),
+        KLASS(threshold=0.1, max_drift=2.0, steps=2, fallback=2),
+    ]
+)
 GUIDANCES = st.sampled_from(
     [NoGuidance(), ClassifierFree(scale=2.0), MultiCondition(scales=(("unconditional", 1.0), ("no_image", 2.0)))]
 )
@@ -33,28 +47,39 @@ TOKENS = st.integers(1, IDS - 1)
 
 
 @st.composite
-def orders(draw):
-    """An order and a number of steps that suits it for any length up to 12."""
+def orders(draw, length):
+    """An order, a number of steps that suits it, a confidence that it reads and a remasking that goes with it."""
+    steps, remaskings = draw(st.integers(1, 6)), [NoRemasking(), Refinement(rounds=2, share=0.3)]
     schedule = draw(st.sampled_from([Cosine(), Linear()]))
-    kind = draw(st.sampled_from(["maskgit", "random", "block"]))
-    if kind == "block":
-        return BlockOrder(block=12), draw(st.integers(1, 6))
-    return (MaskGITOrder if kind == "maskgit" else RandomOrder)(schedule=schedule), draw(st.integers(1, 6))
+    kind = draw(st.sampled_from(["scheduled", "spread", "block", "adaptive", "settled"]))
+    if kind == "scheduled":
+        order = draw(st.sampled_from([MaskGITOrder(schedule=schedule), RandomOrder(schedule=schedule)]))
+    elif kind == "spread":
+        order = draw(st.sampled_from([HaltonOrder, StratifiedOrder]))(schedule=schedule, grid=(1, length), offset=1)
+    elif kind == "adaptive":
+        rule, block = draw(RULES), draw(st.sampled_from([None, 2, 5]))
+        order, steps = AdaptiveOrder(rule=rule, block=block), steps + 5
+    else:
+        order = BlockOrder(block=12)
+        order = SettledOrder(order=order, max_drift=5.0, steps=1) if kind == "settled" else order
+    if kind in ("scheduled", "spread"):
+        remaskings += [ReMDM(eta=0.5), ReMDM(eta=0.3, strategy="cap", by_confidence=True)]
+    confidence = draw(CONFIDENCES)
+    if kind == "adaptive":
+        confidence = NegativeEntropy() if isinstance(rule, EntropyBounded) else Probability()
+    return {"order": order, "steps": steps, "confidence": confidence, "remasking": draw(st.sampled_from(remaskings))}
 
 
 @st.composite
 def rows(draw):
     """A row: its answer, branches, plan and seed."""
-    order, steps = draw(orders())
+    answer = draw(st.lists(st.just(MASK) | TOKENS, min_size=1, max_size=12))
     plan = Plan(
-        steps=steps,
-        order=order,
+        **draw(orders(len(answer))),
         draw=draw(DRAWS),
-        confidence=draw(CONFIDENCES),
         guidance=draw(GUIDANCES),
         stopping=draw(st.sampled_from([NoStop(), StopAtToken(token=3)])),
     )
-    answer = draw(st.lists(st.just(MASK) | TOKENS, min_size=1, max_size=12))
     contexts = {name: draw(st.lists(TOKENS, max_size=7)) for name in BRANCHES}
     hidden = draw(st.booleans())
     branches = {
@@ -93,7 +118,7 @@ def states(backbone, batch):
     return [[canvas.row(index).tolist() for canvas in seen] for index in range(len(batch))]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=50)
 @given(batch=st.lists(rows(), min_size=2, max_size=4))
 def test_a_row_alone_equals_the_row_in_a_batch(backbone, batch):
     for row, together in zip(batch, states(backbone, batch), strict=True):

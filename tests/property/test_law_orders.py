@@ -6,6 +6,7 @@ from dimoo.core.rng import generator
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, RandomOrder
 from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power, remaining
+from dimoo.diffusion.spread import GridOrder, HaltonOrder, StratifiedOrder
 
 SCHEDULES = st.sampled_from([Cosine(), Linear(), Power(exponent=0.5), Power(exponent=3.0), Arccos()])
 SPANS = st.lists(st.booleans(), max_size=50).map(lambda flags: torch.tensor(flags, dtype=torch.bool))
@@ -30,7 +31,7 @@ def simulate(order, initial, steps, levels, seed):
         assert chosen.dtype == torch.int64
         assert bool(torch.isin(chosen, candidates).all())
         assert bool((chosen.diff() > 0).all())
-        if not isinstance(order, RandomOrder):
+        if not isinstance(order, RandomOrder | GridOrder):
             rest = confidence[~torch.isin(candidates, chosen)]
             taken = confidence[torch.isin(candidates, chosen)]
             assert not len(rest) or not len(taken) or rest.max() <= taken.min()
@@ -40,10 +41,23 @@ def simulate(order, initial, steps, levels, seed):
     return counts, masked
 
 
+@st.composite
+def scheduled(draw):
+    """An order by a schedule, and which positions of its span are masked at first."""
+    schedule, (height, width) = draw(SCHEDULES), draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    kind = draw(st.sampled_from([MaskGITOrder, RandomOrder, HaltonOrder, StratifiedOrder]))
+    if not issubclass(kind, GridOrder):
+        return kind(schedule=schedule), draw(SPANS)
+    flags = draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    order = kind(schedule=schedule, grid=(height, width), offset=draw(st.integers(0, 60)))
+    return order, torch.tensor(flags, dtype=torch.bool)
+
+
 @settings(deadline=None)
-@given(SCHEDULES, st.booleans(), SPANS, st.integers(1, 70), LEVELS, st.integers(0, 99))
-def test_scheduled_orders_commit_exact_counts_to_the_end(schedule, by_chance, initial, steps, levels, seed):
-    order = RandomOrder(schedule=schedule) if by_chance else MaskGITOrder(schedule=schedule)
+@given(scheduled(), st.integers(1, 70), LEVELS, st.integers(0, 99))
+def test_scheduled_orders_commit_exact_counts_to_the_end(case, steps, levels, seed):
+    order, initial = case
+    schedule = order.schedule
     order.validate(len(initial), steps)
     counts, masked = simulate(order, initial, steps, levels, seed)
     total = int(initial.sum())
