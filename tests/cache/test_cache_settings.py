@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from tiny_checkpoint import tiny_model
 
-from dimoo.cache import BlockCache, FrozenContext, MaxLogit, PaperMaxLogit, StoredCache, Timetable
+from dimoo.cache import BlockCache, FrozenContext, MaxLogit, PaperMaxLogit, SimilarityCache, StoredCache, Timetable
 from dimoo.cache import config as cfg
 from dimoo.cache.build import build_cache
 from dimoo.core.errors import ConfigError, RequestError
@@ -57,6 +57,10 @@ BUILT: dict[type, tuple[Cache, dict[str, Any]]] = {
         {"scope": "suffix", "refresh": 2, "max_bytes": 10**9},
     ),
     cfg.FrozenContextConfig: (StoredCache(policy=FrozenContext(refresh=8)), {"refresh": 2, "max_bytes": 10**9}),
+    cfg.SimilarityConfig: (
+        SimilarityCache(share=0.25, prompt_refresh=25, answer_refresh=7),
+        {"share": 0.5, "prompt_refresh": 2, "answer_refresh": 3, "max_bytes": 10**9},
+    ),
 }
 """What each kind builds by default, and another value of each of its fields."""
 
@@ -98,6 +102,7 @@ def test_the_table_lists_every_kind() -> None:
         '{"kind": "block", "scope": "prefix"}',
         '{"kind": "block", "refresh": 0}',
         '{"kind": "frozen_context", "refresh": null}',
+        '{"kind": "similarity", "prompt_refresh": 0}',
     ],
 )
 def test_unknown_kinds_keys_and_values_are_errors(text: str) -> None:
@@ -238,7 +243,7 @@ def test_a_bound_is_checked_before_anything_is_made(model: Dimoo) -> None:
     asked: list[int] = []
     hook = model.backbone.register_forward_pre_hook(lambda module, inputs: asked.append(1))  # type: ignore[attr-defined]
     try:
-        for kind in (cfg.PaperMaxLogitConfig, cfg.MaxLogitConfig, cfg.BlockCacheConfig, cfg.FrozenContextConfig):
+        for kind in BUILT.keys() - {cfg.NoCacheConfig}:
             with pytest.raises(ConfigError, match=r"more than its bound of 1,000; raise max_bytes"):
                 model.stream([GENERATE], image=drawn(cache=kind(max_bytes=1000)))
     finally:
