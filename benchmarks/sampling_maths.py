@@ -83,8 +83,8 @@ def parts(positions: int, columns: int) -> Mapping[str, Part]:
         return (logits + noise(positions, columns)).argmax(dim=-1)
 
     def lead() -> Tensor:
-        best = condition.softmax(dim=-1).topk(2, dim=-1).values
-        return best[:, 0].sub(best[:, 1])
+        best: Tensor = condition.softmax(dim=-1).topk(2, dim=-1).values
+        return best[:, 0] - best[:, 1]
 
     def renormalised() -> Tensor:
         guided: Tensor = 5.0 * condition - 4.0 * one

@@ -15,7 +15,10 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.backbone.model import Backbone
-from dimoo.cache import BlockCache, FrozenContext, MaxLogit, PaperMaxLogit, Policy, Timetable
+from dimoo.cache.blocks import BlockCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.policy import Policy
 from dimoo.core.rng import generator
 from dimoo.denoise import Branch, Branches
 from dimoo.diffusion.canvas import Canvas, Plan, Span

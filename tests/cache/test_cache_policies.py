@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from dimoo.cache import BlockCache, FrozenContext, Look, MaxLogit, PaperMaxLogit, Policy, Timetable
+from dimoo.cache.blocks import BlockCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.policy import Look, Policy
 from dimoo.core.errors import ConfigError
 
 NEVER = Timetable(warmup=0.0, refresh=10**6)

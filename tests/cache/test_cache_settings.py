@@ -15,9 +15,13 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from tiny_checkpoint import tiny_model
 
-from dimoo.cache import BlockCache, FrozenContext, MaxLogit, PaperMaxLogit, SimilarityCache, StoredCache, Timetable
 from dimoo.cache import config as cfg
+from dimoo.cache.blocks import BlockCache
 from dimoo.cache.build import build_cache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.similarity import SimilarityCache
+from dimoo.cache.stored import StoredCache
 from dimoo.core.errors import ConfigError, RequestError
 from dimoo.core.requests import (
     AskRequest,

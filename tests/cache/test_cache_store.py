@@ -25,9 +25,12 @@ from torch import Tensor, nn
 from dimoo.backbone.adapter import PaddedEncoder
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.model import Backbone
-from dimoo.cache import BlockCache, FrozenContext, Look, MaxLogit, PaperMaxLogit, Policy, StoredCache, Timetable
+from dimoo.cache.blocks import BlockCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.policy import Look, Policy
 from dimoo.cache.size import CacheSize
-from dimoo.cache.stored import StoredDenoiser
+from dimoo.cache.stored import StoredCache, StoredDenoiser
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch

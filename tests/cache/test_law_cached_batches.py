@@ -25,7 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimoo.backbone.model import Backbone
-from dimoo.cache import FrozenContext, Policy, StoredCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.policy import Policy
+from dimoo.cache.stored import StoredCache
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser
 from dimoo.diffusion.sampler import run

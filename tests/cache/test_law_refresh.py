@@ -18,7 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimoo.backbone.model import Backbone
-from dimoo.cache import BlockCache, FrozenContext, MaxLogit, PaperMaxLogit, Policy, StoredCache, Timetable
+from dimoo.cache.blocks import BlockCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.policy import Policy
+from dimoo.cache.stored import StoredCache
 from dimoo.denoise import BackboneDenoiser
 
 EVERY_STEP: list[Policy] = [

@@ -21,7 +21,8 @@ from cached_rows import (
 )
 
 from dimoo.backbone.model import Backbone
-from dimoo.cache import Policy, StoredCache
+from dimoo.cache.policy import Policy
+from dimoo.cache.stored import StoredCache
 from dimoo.diffusion.remasking import Refinement, Remasking, ReMDM
 
 RULES = [

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from dimoo.backbone.model import Backbone
-from dimoo.cache import BlockCache, FrozenContext, MaxLogit, StoredCache, Timetable
+from dimoo.cache.blocks import BlockCache
+from dimoo.cache.frozen import FrozenContext
+from dimoo.cache.max_logit import MaxLogit, Timetable
+from dimoo.cache.stored import StoredCache
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch, Branches, Cache, MaskPredictor, NoCache, RoutedDenoiser

@@ -50,6 +50,21 @@ def test_weight_zero_is_never_drawn_at_either_end(values, width):
     assert drawn[-1] in [column for column in positive if weights[column] >= 0.3][-1:] + positive[-1:]
 
 
+def test_weight_zero_is_never_drawn_where_chunks_meet():
+    """u at the ends of chunks, to the last bit either side, where each chunk begins and ends with zeros."""
+    rng = generator(0)
+    # Of magnitudes that float64 must round to add up.
+    weights = torch.rand(400, CHUNK, generator=rng) * 10 ** (-12 * torch.rand(400, 1, generator=rng))
+    weights[:, :9] = weights[:, -9:] = 0
+    ends = weights.sum(-1).double().cumsum(0)
+    meets = ends / ends[-1]
+    uniform = torch.cat(
+        [meets, meets.nextafter(torch.tensor(0.0).double()), meets.nextafter(torch.tensor(2.0).double())]
+    )
+    row = weights.flatten()
+    assert bool((row[invert(row.expand(len(uniform), -1), uniform)] > 0).all())
+
+
 @pytest.mark.parametrize("spread", [0.0, 3.0, 8.0])
 def test_unlikely_columns_keep_their_share(spread):
     """The interval of u that draws a column, found by halving, is as wide as the column is probable, to 1e-5."""

@@ -11,7 +11,8 @@ from golden_folder import Case, Golden
 from golden_release import Released
 from torch import Tensor
 
-from dimoo.cache import PaperMaxLogit, StoredCache, Timetable
+from dimoo.cache.max_logit import PaperMaxLogit, Timetable
+from dimoo.cache.stored import StoredCache
 from dimoo.core.rng import generator
 from dimoo.denoise import Branch, Branches, Cache, NoCache, RoutedDenoiser
 from dimoo.diffusion.canvas import Canvas, Plan, Span

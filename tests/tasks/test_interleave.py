@@ -50,7 +50,7 @@ def test_the_family_is_the_requests(every):
 
 def test_order_and_content_matter(every):
     results = [
-        every.run([request(*parts, seed=1)])[0][0]
+        every.run([request(*parts, seed=2)])[0][0]
         for parts in (("a", ONE, "cat"), ("a", "cat", ONE), (ONE, "a", "cat"), ("a", TWO, "cat"))
     ]
     assert len({made.tobytes() for made in results}) == 4
