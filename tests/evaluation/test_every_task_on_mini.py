@@ -34,11 +34,9 @@ SMALL, ROOMY = (32, 32), (48, 48)
 NEED_ROOM = {*KINDS["inpaint"], "edit_add", "edit_move", "subject_two", "illustrate_two"}
 EACH, SEED, BATCH = 8, 11, 40
 UNLEARNT = {
-    "edit_add",
-    "subject_two",
     *KINDS["style"],
-    *(kind for kind in KINDS["restyle"] if kind != "restyle_grey"),
-    *KINDS["view"],
+    *KINDS["restyle"],
+    "view_rotated",
     "compare_which",
     "illustrate_two",
 }
