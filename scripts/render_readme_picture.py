@@ -1,4 +1,4 @@
-"""Make docs/images/demo.png with the bundled model: prompts, an inpainting, questions. Nothing is picked by hand.
+"""Make docs/images/demo.png with the bundled model: prompts, tasks, questions. Nothing is picked by hand.
 
 python scripts/render_readme_picture.py
 """
@@ -13,13 +13,24 @@ import dimoo
 from dimoo.core.requests import AskRequest, GenerateRequest, InpaintRequest
 from dimoo.data.world.atlas import lexicon
 from dimoo.data.world.suite import prompts, qa_suite
+from dimoo.data.world.tasks import WorldTask
 from dimoo.evaluation.cases import picture_of
 from dimoo.evaluation.grids import captioned_grid
+from dimoo.evaluation.requests import request_of
 from dimoo.evaluation.suites import canvas_of, plain, world_of
+from dimoo.evaluation.task_cases import draw_cases
 from dimoo.weights.hub import resolve
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "demo.png"
 SEED = 0
+SHOWN: tuple[tuple[WorldTask, str], ...] = (
+    ("edit", "edit_add"),
+    ("edit", "edit_replace"),
+    ("subject", "subject_one"),
+    ("predict", "predict_canny"),
+    ("control", "control_depth"),
+    ("view", "view_mirrored"),
+)
 
 
 def main() -> None:
@@ -45,6 +56,11 @@ def main() -> None:
     tiles = [*made, before, filled, *(picture_of(shown) for shown, _ in asked)]
     notes = [*words, "given, its object masked", f"inpainted: {wanted}"]
     notes += [f"{qa.question}? {answer}" for (_, qa), answer in zip(asked, answers, strict=True)]
+    one_object = plain(world).model_copy(update={"object_counts": (1.0, 0.0, 0.0, 0.0)})
+    for task, kind in SHOWN:
+        (case,) = draw_cases(one_object, task, kind, 1, SEED, split="train", canvas=canvas)
+        tiles += [Image.fromarray(case.example.images[0]), model.run([request_of(case.example, SEED)])[0]]
+        notes += ["given", " ".join(part for part in (case.example.option, case.example.words) if part)]
     captioned_grid(tiles, notes, columns=6).save(OUT)
     print(OUT)
 

@@ -78,6 +78,16 @@ def test_a_phase_asks_for_its_tasks_as_often_as_their_weights_say() -> None:
     assert all(one.image is not None and one.caption for one in second)
 
 
+def test_a_kind_of_a_task_may_have_a_weight_of_its_own() -> None:
+    world = WorldConfig(nouns=5, canvases=((48, 48),), align=8, two_tone=0.0)
+    phases = (Phase(share=1.0, world=world, tasks={"edit_remove": 1.0, "view_mirrored": 2.0, "chat": 1.0}),)
+    source = build_source(WorldSourceConfig(phases=phases), seed=0, examples=80)
+    shown = [source.example(index).tasks[0] for index in range(80)]
+    assert {one.task for one in shown} == {"edit", "view", "chat"}
+    assert all(one.words.startswith("remove the ") for one in shown if one.task == "edit")
+    assert {one.option for one in shown if one.task == "view"} == {"mirrored"}
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [({"edit": 0.0}, "the tasks have no weight"), ({}, "the tasks have no weight"), ({"sing": 1.0}, "sing")],
