@@ -24,7 +24,7 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def draw_frontier(rows: Sequence[Row], path: Path) -> Path:
-    """Write a PNG: one panel per task, quality over speed-up, the frontier joined by a line.
+    """Write a PNG: one panel per task, quality with its standard error over speed-up, the frontier joined by a line.
 
     Of several models the first that has qualities is drawn, of several batches the first.
 
@@ -45,7 +45,7 @@ def draw_frontier(rows: Sequence[Row], path: Path) -> Path:
         if row.model == first:
             shown.setdefault((row.task, row.method), row)
     tasks = list(dict.fromkeys(task for task, _ in shown))
-    figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(tasks), 5.4), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for task, panel in zip(tasks, panels, strict=True):
         _panel(panel, task, [row for (of, _), row in shown.items() if of == task])
@@ -56,17 +56,23 @@ def draw_frontier(rows: Sequence[Row], path: Path) -> Path:
 
 def _panel(panel: Axes, task: str, rows: Sequence[Row]) -> None:
     best = frontier(rows)
-    panel.plot([row.ratio for row in best], [row.quality or 0.0 for row in best], color="0.7", zorder=1)
-    for row in rows:
-        color = "tab:red" if row.method.startswith(REFERENCE) else "tab:blue"
-        panel.scatter(row.ratio, row.quality or 0.0, color=color, s=24, zorder=2)
-        panel.annotate(
-            row.method.replace("_", " "),
-            (row.ratio, row.quality or 0.0),
-            fontsize=7,
-            xytext=(4, 4),
-            textcoords="offset points",
+    panel.plot([row.ratio for row in best], [row.quality or 0.0 for row in best], color="0.8", zorder=1)
+    for index, row in enumerate(rows):
+        right = row.quality or 0.0
+        panel.errorbar(
+            row.ratio,
+            right,
+            yerr=(right * (1 - right) / row.answers) ** 0.5,
+            fmt="s" if row.method.startswith(REFERENCE) else "o",
+            color=f"C{index % 10}",
+            fillstyle="full" if index < 10 else "none",
+            markersize=5,
+            elinewidth=0.8,
+            label=row.method.replace("_", " "),
         )
-    panel.set(title=task, xlabel="times as fast as the released loop", ylabel="share right", xscale="log")
-    panel.margins(x=0.15, y=0.12)
+    panel.set(title=task, xlabel="times as fast as the released loop", ylabel="share right", xscale="log", ylim=(0, 1))
+    ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20, 30, 50) if tick <= 1.5 * max(row.ratio for row in rows)]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
     panel.grid(alpha=0.3)
+    panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)

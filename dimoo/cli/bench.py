@@ -30,6 +30,8 @@ class OnTask(str, Enum):
 
 
 NONE = "none"
+WIDTH = 132
+"""Columns of the table, at least: a line that the terminal breaks is easier to read than names that are cut."""
 
 
 def bench(
@@ -93,7 +95,8 @@ def bench(
     table = Table(*HEAD, box=None, pad_edge=False)
     for row in report.rows:
         table.add_row(*cells(row))
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, WIDTH)).print(table)
     if json_file is not None:
         rows = [asdict(row) for row in report.rows]
         json_file.write_text(json.dumps({"settings": report.settings, "rows": rows}, indent=2) + "\n")
