@@ -78,7 +78,7 @@ def test_every_help_page_groups_its_options(name: str) -> None:
     order = ["Arguments:", "Options:", "Sampling:", "Model:"]
     assert titles == [title for title in order if title in titles]
     assert "Options:" in titles
-    assert ("--steps" in page) == ("Sampling:" in titles)
+    assert ("--set FIELD=VALUE" in page) == ("Sampling:" in titles)
     assert "--device" not in page or page.index("--device") > page.index("Model:")
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import pictures_in, pixels, run, succeeded, told
+from command_line import failed, pictures_in, pixels, run, succeeded, told
 from PIL import Image
 from tiny_checkpoint import tiny_model
 
@@ -81,3 +81,14 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
     result = run("interleave", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
+
+
+def test_settings_are_of_pictures_or_of_words(tiny: Path, tmp_path: Path) -> None:
+    asked = "interleave", "a cat", "--want", "image:8x16", "--want", "text:4", "--model", tiny, "--json"
+    greedy = "--set", "image.draw.kind=greedy", "--set", "text.steps_per_token=0.5"
+    first, again = (told(run(*asked, *greedy, "--seed", seed, "--out", tmp_path / f"{seed}.png")) for seed in (1, 2))
+    assert first["seed"] != again["seed"]
+    record = dimoo.read_record(tmp_path / "1.png")
+    assert record.image.draw.kind == "greedy"
+    assert record.text.steps_per_token == 0.5
+    failed(run(*asked, "--set", "steps=3", "--out", tmp_path / "x.png"), "steps=3", "image.steps=8")

@@ -60,11 +60,11 @@ def bench(
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
 ) -> None:
-    """Measure seconds, tokens, memory and quality of every way to sample.
+    """Measure how fast a model samples, and how well.
 
-    Ratios are taken in the same run against the released loop: one answer and one guidance branch at a time, all
-    logits at every step. "random" rows are timed on random weights, whose answers mean nothing; their quality is that
-    of the same method on the checkpoint.
+    Prints seconds, tokens, memory and quality of every method. Ratios are taken in the same run against the released
+    loop: one answer and one guidance branch at a time, all logits at every step. "random" rows are timed on random
+    weights, whose answers mean nothing; their quality is that of the same method on the checkpoint.
     """
     del what
     if json_file is not None:

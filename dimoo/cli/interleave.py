@@ -5,19 +5,51 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import parse_size
+from dimoo.cli.options import SAMPLING, ModelOptions, parse_size
 from dimoo.cli.words import Writing
+from dimoo.core.config import override
+from dimoo.core.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dimoo.core.requests import PictureAnswer, TextAnswer
+    from dimoo.tasks.model import Dimoo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering(Writing):
+    """How pictures and words are made, and by which model."""
+
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            rich_help_panel=SAMPLING,
+            help="Any setting of sampling, as image.steps=8 or text.block=16; may be given several times.",
+        ),
+    ] = None
+
+    def open(self) -> Dimoo:
+        """Load it, with the settings that these options change.
+
+        Raises:
+            RequestError: an assignment is of neither pictures nor words.
+        """
+        model = ModelOptions.open(self)
+        for assignment in self.others or ():
+            if not assignment.startswith(("image.", "text.")):
+                raise RequestError(f"--set {assignment} is of neither; begin with image. or text., as image.steps=8")
+        config = override(model.config, self.others or ())
+        return model.with_settings(image=config.image, text=config.text)
 
 
 def parse_part(text: str) -> str | Image:
@@ -67,7 +99,7 @@ def interleave(
             help="What you want back, as image:32x64 (height, width) or text:12 (tokens); may be repeated.",
         ),
     ],
-    how: Writing,
+    how: Answering,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where the picture goes, as F.png; several: F-0.png, F-1.png ..."),

@@ -52,7 +52,7 @@ Set = Annotated[
         "--set",
         metavar="FIELD=VALUE",
         rich_help_panel=SAMPLING,
-        help="Any other setting of sampling, as cache.kind=max_logit or order.kind=halton; may be given several times.",
+        help="Any setting of sampling, as cache.kind=block; may be given several times.",
     ),
 ]
 
