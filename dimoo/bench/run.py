@@ -21,9 +21,9 @@ from dimoo.tasks.assemble import load
 from dimoo.version import __version__
 from dimoo.weights.hub import resolve
 
-COUNT, QUICK_COUNT = 200, 40
+COUNT, QUICK_COUNT = 200, 30
 """Requests that a quality is of."""
-COMPARED, QUICK_COMPARED = 32, 8
+COMPARED, QUICK_COMPARED = 32, 4
 """Requests that a divergence is of."""
 BATCH = 8
 """Answers that are made together on a checkpoint; on random weights one, and this many of some methods."""
