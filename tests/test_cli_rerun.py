@@ -178,9 +178,9 @@ def test_where_it_was_made_is_taken_where_it_is_there(
 ) -> None:
     asked = []
 
-    def opened(*how: Any) -> Dimoo:
+    def opened(*how: Any, **named: Any) -> Dimoo:
         asked.append(tuple(getattr(each, "value", each) for each in how[1:]))
-        return open_model(*how)
+        return open_model(*how, **named)
 
     monkeypatch.setattr("dimoo.cli.rerun.open_model", opened)
     came_out_again(drawn, tmp_path / "h.png")

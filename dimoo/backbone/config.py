@@ -10,6 +10,8 @@ from typing_extensions import Self
 from dimoo.core.config import StrictConfig
 
 AttentionKind = Literal["auto", "sdpa", "varlen", "flex", "xformers"]
+QuantizeKind = Literal["int8", "fp8"]
+"""How the weights of the blocks are kept, where they are not kept as they are: see `dimoo.backbone.quantized`."""
 Count = Annotated[int, Field(gt=0, le=2**24)]
 """Bounded, so that a damaged config is refused rather than built."""
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 
 DerivedT = TypeVar("DerivedT")
@@ -85,7 +86,7 @@ class PackedLayout:
         """Whole sequences, positions 0, 1, ... in each; keys are the queries."""
         whole = tuple(lengths)
         rows = [torch.arange(length) for length in whole] or [torch.arange(0)]
-        return cls(positions=torch.cat(rows).to(device), query_lengths=whole, key_lengths=whole)
+        return cls(positions=sent(torch.cat(rows), torch.device(device)), query_lengths=whole, key_lengths=whole)
 
     @cached_property
     def queries(self) -> int:
@@ -132,4 +133,4 @@ class PackedLayout:
         return result
 
     def _bounds(self, lengths: Sequence[int]) -> Tensor:
-        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=self.positions.device)
+        return sent(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), self.positions.device)

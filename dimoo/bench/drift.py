@@ -1,4 +1,4 @@
-"""How far a cache's predictions lie from those of the network, on the network's own trajectory."""
+"""How far predictions of a cache, or of quantised weights, lie from those of the network, on its own trajectory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from dimoo.tasks.job import Job
 from dimoo.tokenizers.vocabulary import Vocabulary
 
 
-def divergence(network: Backbone, vocabulary: Vocabulary, jobs: Sequence[Job[Any]]) -> float:
+def divergence(
+    network: Backbone, vocabulary: Vocabulary, jobs: Sequence[Job[Any]], changed: Backbone | None = None
+) -> float:
     """Mean KL(p || q) in nats over all steps and masked positions: p without a cache, q with that of each job.
 
     Both see the same canvases, those of the run without a cache, and fold their branches by the job's guidance.
+
+    Args:
+        network: whose predictions p are.
+        vocabulary: its ids.
+        jobs: what is made.
+        changed: whose predictions q are, as the same network with quantised weights; None: `network`.
     """
     start = start_of(vocabulary, jobs, network.device)
     requests = [
@@ -29,7 +37,7 @@ def divergence(network: Backbone, vocabulary: Vocabulary, jobs: Sequence[Job[Any
         for job in jobs
     ]
     exact = RoutedDenoiser(network, start, requests, [NoCache()] * len(jobs))
-    cached = RoutedDenoiser(network, start, requests, [job.cache for job in jobs])
+    cached = RoutedDenoiser(network if changed is None else changed, start, requests, [job.cache for job in jobs])
     compared = _Compared(exact, cached)
     run(compared, start, [generator(job.seed, "sample") for job in jobs])
     return compared.total / max(1, compared.count)

@@ -1,6 +1,6 @@
-"""The methods that are compared: names for changes of the settings.
+"""The methods that are compared: names for changes of the settings, or of the weights.
 
-A method says what it changes of a model's own settings, so that one name means the same on every model.
+A method says what it changes of a model's own, so that one name means the same on every model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dimoo.backbone.config import QuantizeKind
+from dimoo.backbone.model import Backbone
+from dimoo.backbone.quantized import quantized
 from dimoo.cache.config import (
     BlockCacheConfig,
     FrozenContextConfig,
@@ -48,6 +51,16 @@ class Method:
     """Whether the number of steps is the same for every model: only then do random weights say what it costs."""
     quick: bool = False
     """Whether a short run has it."""
+    quantize: QuantizeKind | None = None
+    """How the weights of the blocks are kept; None: as they are."""
+
+    def network(self, network: Backbone) -> Backbone:
+        """A model's network, quantised where the method says so.
+
+        Raises:
+            BackendError: it cannot be.
+        """
+        return network if self.quantize is None else quantized(network, self.quantize)
 
     def image(self, settings: ImageSettings) -> ImageSettings:
         """A model's settings for pictures, changed."""
@@ -66,6 +79,8 @@ class Method:
 ALL: tuple[Task, ...] = ("image", "edit", "text")
 METHODS: tuple[Method, ...] = (
     Method(name="uncached", tasks=ALL, said="every branch in one packed pass, sliced head", quick=True),
+    Method(name="int8", tasks=ALL, said="the same with int8 weights in the blocks", quantize="int8"),
+    Method(name="fp8", tasks=ALL, said="the same with fp8 weights in the blocks", quantize="fp8"),
     Method(
         name="ml_cache",
         tasks=PICTURES,

@@ -138,7 +138,7 @@ def _text(network: Backbone, vocabulary: Vocabulary, job: Job[Any], plan: Plan, 
             best = confidence.argsort(descending=True, stable=True)[:count]
             ids[best] = tokens[best]
         now = ids[denoised]
-        if plan.stopping(now, Progress(step=0, steps=plan.steps, initial=initial, masked=now == vocabulary.mask)):
+        if plan.stopping(now, Progress.of(step=0, steps=plan.steps, initial=initial, masked=now == vocabulary.mask)):
             ids[denoised[now == vocabulary.mask]] = vocabulary.pad
             break
     return ids[context.numel() :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +11,13 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from dimoo.backbone.quantized import check_quantize
 from dimoo.bench.methods import METHODS, Method, Task
 from dimoo.bench.sampling import Extent, Row, measure, with_quality
 from dimoo.bench.shapes import SHAPES, RandomModel
 from dimoo.bench.stands import CheckpointStand, RandomStand
 from dimoo.core.device import precision, usable
-from dimoo.core.errors import ConfigError
+from dimoo.core.errors import BackendError, ConfigError
 from dimoo.evaluation.suites import world_of
 from dimoo.tasks.assemble import load
 from dimoo.version import __version__
@@ -27,6 +29,7 @@ COMPARED, QUICK_COMPARED = 32, 4
 """Requests that a divergence is of."""
 BATCH = 8
 """Answers that are made together on a checkpoint; on random weights one, and this many of some methods."""
+_log = logging.getLogger(__name__)
 HEAD = (
     "model",
     "task",
@@ -41,6 +44,7 @@ HEAD = (
     "steps",
     "tokens",
     "MB",
+    "weights",
 )
 
 
@@ -78,13 +82,14 @@ def run(bench: Bench, progress: Progress) -> Report:
     Raises:
         ConfigError: there is no such method or shape.
         CheckpointError: the checkpoint cannot be read, or has no world to be judged on.
-        BackendError: the device is not there.
+        BackendError: the device is not there, or a method that was asked for cannot run on it.
     """
     methods = _methods(bench)
     if bench.shape is not None and bench.shape not in SHAPES:
         raise ConfigError(f"there is no shape {bench.shape!r}; use one of {', '.join(SHAPES)}")
     dtype = precision(bench.dtype)
     device = usable(bench.device, dtype)
+    methods = tuple(method for method in methods if _runs(method, dtype, device, asked=bench.methods is not None))
     bar = progress.add_task("bench", total=None)
 
     def advance(what: str) -> None:
@@ -123,10 +128,12 @@ def cells(row: Row) -> Sequence[str]:
         str(row.answers),
         f"{row.seconds:.3f}",
         f"{row.ratio:.2f}",
-        *("" if value is None else f"{value:.3f}" for value in (row.quality, row.quality_reference, row.divergence)),
+        *("" if value is None else f"{value:.3f}" for value in (row.quality, row.quality_reference)),
+        "" if row.divergence is None else f"{row.divergence:.2g}",
         f"{row.steps:.1f}",
         f"{row.tokens_computed:.0f}",
         f"{row.peak_bytes / 1e6:.0f}",
+        f"{row.weight_bytes / 1e6:.1f}",
     )
 
 
@@ -138,6 +145,20 @@ def _methods(bench: Bench) -> tuple[Method, ...]:
         if name not in known:
             raise ConfigError(f"there is no method {name!r}; use some of {', '.join(known)}")
     return tuple(known[name] for name in bench.methods)
+
+
+def _runs(method: Method, dtype: torch.dtype, device: torch.device, *, asked: bool) -> bool:
+    """Whether weights can be kept as a method wants; what was asked for by name must."""
+    if method.quantize is None:
+        return True
+    try:
+        check_quantize(method.quantize, dtype, device)
+    except BackendError as error:
+        if asked:
+            raise
+        _log.warning("%s is left out: %s", method.name, error)
+        return False
+    return True
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from dimoo.backbone.model import Backbone
 from dimoo.bench.drift import divergence
 from dimoo.bench.measure import Cost, cost_of
 from dimoo.bench.methods import METHODS, PICTURES, REFERENCE, REFERENCE_CACHED, Method, Task
 from dimoo.bench.reference import run_as_released
 from dimoo.bench.stands import Parts, Stand
 from dimoo.cache.max_logit import PaperMaxLogit
+from dimoo.core.peak import held
 from dimoo.denoise import NoCache
 from dimoo.tasks.engine import Stream
 from dimoo.tasks.job import Job
@@ -43,13 +45,15 @@ class Row:
     quality_reference: float | None
     """That of the released loop."""
     divergence: float | None
-    """Mean KL in nats from the prediction without a cache, see `drift`; None where nothing is cached."""
+    """Mean KL in nats from the prediction without a cache on plain weights, see `drift`; None where that is it."""
     steps: float
     """Forward passes of a batch."""
     tokens_computed: float
     """Tokens through the network, per answer."""
     peak_bytes: int
     """The most that tensors held at a time, weights aside."""
+    weight_bytes: int
+    """Of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,25 +109,25 @@ def _released(
         return run_as_released(stand.network, stand.vocabulary, jobs, policy, most=most)
 
     cost = cost_of(lambda: _all(run, parts), stand.network, warm_up=lambda: run(parts[0], most=LOOK), repeats=repeats)
-    return _row(stand, task, name, 1, parts, cost, before, None)
+    return _row(stand, stand.network, task, name, 1, parts, cost, before, None)
 
 
 def _ours(stand: Stand, task: Task, method: Method, batch: int, references: dict[str, Row], extent: Extent) -> Row:
-    parts = stand.jobs(task, method, batch)
+    parts, network = stand.jobs(task, method, batch), method.network(stand.network)
 
     def run(jobs: Sequence[Job[Any]]) -> list[Any]:
-        return Stream.sampled(stand.network, stand.vocabulary, jobs).results()
+        return Stream.sampled(network, stand.vocabulary, jobs).results()
 
     def look() -> None:
-        for _ in islice(Stream.sampled(stand.network, stand.vocabulary, parts[0]), LOOK):
+        for _ in islice(Stream.sampled(network, stand.vocabulary, parts[0]), LOOK):
             pass
 
-    cost = cost_of(lambda: _all(run, parts), stand.network, warm_up=look, repeats=extent.repeats)
+    cost = cost_of(lambda: _all(run, parts), network, warm_up=look, repeats=extent.repeats)
     drift = None
     some = [job for part in parts for job in part][: extent.compared]
-    if some and any(not isinstance(job.cache, NoCache) for job in some):
-        drift = divergence(stand.network, stand.vocabulary, some)
-    return _row(stand, task, method.name, batch, parts, cost, references, drift)
+    if some and (network is not stand.network or any(not isinstance(job.cache, NoCache) for job in some)):
+        drift = divergence(stand.network, stand.vocabulary, some, network)
+    return _row(stand, network, task, method.name, batch, parts, cost, references, drift)
 
 
 def _all(run: Callable[[Sequence[Job[Any]]], list[Any]], parts: Parts) -> list[Any]:
@@ -132,6 +136,7 @@ def _all(run: Callable[[Sequence[Job[Any]]], list[Any]], parts: Parts) -> list[A
 
 def _row(
     stand: Stand,
+    network: Backbone,
     task: Task,
     name: str,
     batch: int,
@@ -158,6 +163,7 @@ def _row(
         steps=cost.passes / len(parts),
         tokens_computed=cost.tokens / answers,
         peak_bytes=cost.peak_bytes,
+        weight_bytes=held(network),
     )
 
 

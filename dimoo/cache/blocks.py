@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
-from dimoo.cache.policy import Look
+from dimoo.cache.policy import Look, edges
 from dimoo.core.errors import ConfigError
 
 Scope = Literal["suffix", "block", "masked"]
@@ -54,10 +54,10 @@ class BlockCache:
 
     def anew(self, look: Look) -> Tensor | None:
         """The block, or what its scope leaves of it."""
-        start, stop = look.window
-        first, last = look.wanted[[0, -1]].tolist()
+        start, end, first, last = torch.cat([look.window, edges(look.wanted)]).tolist()
+        stop = end + 1
         # Before it lies what is made again, as in a round of refinement.
-        outside = first < start or last >= stop
+        outside = first < start or last > end
         if outside or (self.refresh is not None and look.since >= self.refresh):
             return None
         match self.scope:

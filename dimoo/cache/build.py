@@ -25,7 +25,9 @@ def build_cache(config: cfg.CacheConfig) -> Cache:
             )
         case cfg.MaxLogitConfig():
             timetable = Timetable(warmup=config.warmup, refresh=config.refresh)
-            return StoredCache(policy=MaxLogit(share=config.share, timetable=timetable), max_bytes=config.max_bytes)
+            return StoredCache(
+                policy=MaxLogit(share=config.share, timetable=timetable, fixed=config.fixed), max_bytes=config.max_bytes
+            )
         case cfg.BlockCacheConfig():
             policy = BlockCache(scope=config.scope, refresh=config.refresh)
             return StoredCache(policy=policy, max_bytes=config.max_bytes)

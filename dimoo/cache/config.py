@@ -44,6 +44,8 @@ class MaxLogitConfig(StrictConfig):
     """Share of the steps, from the first on, that compute everything."""
     refresh: Refresh = 5
     """Then every so many steps compute everything; 1 caches nothing."""
+    fixed: bool = False
+    """Compute the same number at each of the others, that part of the whole canvas: shapes then stay the same."""
     max_bytes: Bytes | None = None
     """Refuse to sample where the store of a run would take more; null: no bound."""
 

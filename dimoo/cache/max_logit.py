@@ -82,12 +82,17 @@ class MaxLogit:
     those of a mask. And the number is exact, ceil(share m) of m, whatever the ties; where more of them were never
     looked at, as in a new block of a text, it is all of those.
 
+    `fixed` computes the same number of positions at every such step, ceil(share c) of the c on the canvas (more only if
+    more were committed), so that shapes stay the same: what was committed, then the least certain. Counts are known on
+    the host, and of a picture nothing is read from the device.
+
     Raises:
         ConfigError: a value is out of range.
     """
 
     share: float = 0.1
     timetable: Timetable = Timetable()
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         _check_share(self.share)
@@ -107,11 +112,14 @@ class MaxLogit:
         if self.timetable.whole(look.step, look.steps):
             return None
         peaks = look.peaks[look.wanted]
-        unseen = int((peaks == -torch.inf).sum())
-        count = max(math.ceil(self.share * peaks.numel()), unseen)
-        anew = look.changed.clone()
-        anew[look.wanted[peaks.topk(count, largest=False).indices]] = True
-        return anew.nonzero()[:, 0]
+        unseen = 0 if look.surveyed else int((peaks == -torch.inf).sum())
+        if self.fixed:
+            count = max(math.ceil(self.share * (len(look.changed) - look.context)), look.written + unseen)
+        else:
+            count = look.written + max(math.ceil(self.share * peaks.numel()), unseen)
+        certain = torch.full_like(look.peaks, torch.inf).index_copy(0, look.wanted, peaks)
+        first = certain.masked_fill(look.changed, -torch.inf).argsort(stable=True)
+        return first[:count].sort().values
 
 
 def _check_share(share: float) -> None:

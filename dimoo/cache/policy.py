@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -28,12 +29,17 @@ class Look:
     """How many tokens are the context: prompt and given pictures. The canvas follows."""
     wanted: Tensor
     """int64 [m]: the positions whose logits this step needs, ascending."""
-    window: tuple[int, int]
-    """The span (start, stop) of the wanted positions when all of it was computed last: of a text its block."""
+    window: Tensor
+    """int64 [2]: the first and the last of the wanted positions when all of it was computed last: of a text its
+    block's."""
     changed: Tensor
     """bool [n]: the token is another one than when it was computed: what was committed since."""
+    written: int
+    """How many of `changed` hold at most, as the host knows; so many exactly if no token was masked again."""
     peaks: Tensor
     """float [n]: the largest logit of each position when it was computed last, -inf where nobody looked."""
+    surveyed: bool
+    """Whether the host knows that somebody looked at all that are wanted."""
 
 
 class Policy(Protocol):
@@ -51,3 +57,8 @@ class Policy(Protocol):
 
         All that are wanted must be among them; where logits are kept, those whose peak is -inf, as none are stored.
         """
+
+
+def edges(wanted: Tensor) -> Tensor:
+    """The first and the last of positions int64 [m]: int64 [2], without reading them."""
+    return torch.stack([wanted[0], wanted[-1]])

@@ -15,7 +15,8 @@ from torch import Tensor
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
 from dimoo.cache.needs import as_backbone, check_bound, check_room
-from dimoo.cache.policy import Look, Policy
+from dimoo.cache.part import Part, Segment
+from dimoo.cache.policy import Look, Policy, edges
 from dimoo.cache.segments import Arrangement, Name, wanted_by
 from dimoo.cache.size import CacheSize
 from dimoo.cache.store import KeyValueStore, LogitStore
@@ -24,8 +25,6 @@ from dimoo.denoise.pack import Branches
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.sampler import Denoiser, Query
-
-NOWHERE = -(2**62)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,62 +54,6 @@ class StoredCache:
         return StoredDenoiser(backbone, start, requests, self.policy)
 
 
-@dataclass(kw_only=True, eq=False)
-class _Segment:
-    """What is known of one branch of one row."""
-
-    seen: Tensor
-    """int64 [n]: the tokens as they were computed."""
-    peaks: Tensor
-    """float [n]"""
-    step: int
-    """At which it was asked for last."""
-    since: int = 0
-    window: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """A segment's share of a step."""
-
-    name: Name
-    start: int
-    """Of the segment in the stored stream."""
-    length: int
-    """n"""
-    context: int
-    """How many of them are context."""
-    wanted: Tensor
-    """int64 [m], ascending: positions whose logits are asked for."""
-    step: int
-    """Of the row's plan ..."""
-    steps: int
-    """... or, of the plans of several spans, the most."""
-    anew: Tensor | None
-    """int64 [k]: positions that are computed, None: all."""
-    at: int
-    """Where they begin among those of all segments."""
-
-    @property
-    def computed(self) -> int:
-        """k"""
-        return self.length if self.anew is None else self.anew.numel()
-
-    @property
-    def positions(self) -> Tensor:
-        """int64 [k]: what is computed."""
-        return torch.arange(self.length, device=self.wanted.device) if self.anew is None else self.anew
-
-    def rows(self, positions: Tensor) -> Tensor:
-        """Where positions int64 [j] that are computed lie among those of all segments, int64 [j]."""
-        if self.anew is None:
-            return positions + self.at
-        # A place out of range, so that a policy that leaves out what it must not fails, and not silently.
-        places = torch.full((self.length,), NOWHERE, dtype=torch.int64, device=positions.device)
-        places[self.anew] = torch.arange(self.computed, device=positions.device)
-        return places[positions] + self.at
-
-
 class StoredDenoiser:
     """A `Denoiser` that computes what its policy says, over a store of its own.
 
@@ -129,7 +72,7 @@ class StoredDenoiser:
         self._backbone, self._start, self._requests, self._policy = backbone, start, requests, policy
         self._store = KeyValueStore(len(backbone.blocks))
         self._logits: dict[tuple[int, tuple[int, int]], LogitStore] = {}
-        self._segments: dict[Name, _Segment] = {}
+        self._segments: dict[Name, Segment] = {}
         self._arrangement: Arrangement | None = None
 
     @property
@@ -170,9 +113,9 @@ class StoredDenoiser:
         if self._arrangement is not None:
             self._store.rearrange(*arranged.shared(self._arrangement), arranged.total)
 
-    def _parts(self, arranged: Arrangement, stream: Tensor, queries: Sequence[Query]) -> list[_Part]:
+    def _parts(self, arranged: Arrangement, stream: Tensor, queries: Sequence[Query]) -> list[Part]:
         """What is computed of each segment."""
-        parts: list[_Part] = []
+        parts: list[Part] = []
         at = 0
         for (row, name), (start, stop) in arranged.ranges.items():
             own = [query for query in queries if query.row == row]
@@ -180,7 +123,7 @@ class StoredDenoiser:
             shift = arranged.packed.offsets[row, name] - start
             wanted = torch.cat([query.positions for query in asking]).sort().values + shift
             context = self._requests[row][name].context.numel()
-            part = _Part(
+            part = Part(
                 name=(row, name),
                 start=start,
                 length=stop - start,
@@ -188,6 +131,8 @@ class StoredDenoiser:
                 wanted=wanted,
                 step=max(query.step for query in own),
                 steps=max(query.steps for query in own),
+                left=own[0].left,
+                written=own[0].written,
                 anew=None,
                 at=at,
             )
@@ -195,7 +140,7 @@ class StoredDenoiser:
             at += parts[-1].computed
         return parts
 
-    def _anew(self, part: _Part, tokens: Tensor) -> Tensor | None:
+    def _anew(self, part: Part, tokens: Tensor) -> Tensor | None:
         """What the policy says; everything of a segment that is new, or was not asked for in the step before.
 
         Next to other rows a row that idles leaves the store, alone it would not: both must give the same.
@@ -212,7 +157,10 @@ class StoredDenoiser:
                 wanted=part.wanted,
                 window=segment.window,
                 changed=tokens != segment.seen,
+                written=part.written,
                 peaks=segment.peaks,
+                # All were looked at that were masked, and only commits can have made so many fewer.
+                surveyed=segment.masked is not None and segment.masked - part.left == segment.written + part.written,
             )
         )
         if anew is not None and anew.numel() == 0:
@@ -221,22 +169,24 @@ class StoredDenoiser:
             )
         return anew
 
-    def _remember(self, part: _Part, stream: Tensor) -> None:
+    def _remember(self, part: Part, stream: Tensor) -> None:
         tokens = stream[part.start : part.start + part.length]
         if part.anew is None:
-            self._segments[part.name] = _Segment(
+            self._segments[part.name] = Segment(
                 seen=tokens.clone(),
                 peaks=torch.full((part.length,), -torch.inf, device=stream.device),
+                window=edges(part.wanted),
+                masked=part.left if part.left == part.wanted.numel() else None,
                 step=part.step,
-                window=(int(part.wanted[0]), int(part.wanted[-1]) + 1),
             )
         else:
             segment = self._segments[part.name]
             segment.seen[part.anew] = tokens[part.anew]
             segment.step = part.step
             segment.since += 1
+            segment.written += part.written
 
-    def _answer(self, query: Query, hidden: Tensor, parts: Sequence[_Part]) -> Tensor:
+    def _answer(self, query: Query, hidden: Tensor, parts: Sequence[Part]) -> Tensor:
         """Logits [branches, m, C] of a query."""
         named = {part.name: part for part in parts}
         own = [named[query.row, name] for name in query.branches]
@@ -262,7 +212,7 @@ class StoredDenoiser:
                 return store.read(query.branches, offsets).float()
         return logits.float().view(len(own), offsets.numel(), -1)
 
-    def _see(self, part: _Part, positions: Tensor, logits: Tensor, store: LogitStore) -> None:
+    def _see(self, part: Part, positions: Tensor, logits: Tensor, store: LogitStore) -> None:
         """Note the largest logits [k, C] of positions int64 [k]: those over their own columns, if they have some."""
         peaks = self._segments[part.name].peaks
         largest = logits.amax(dim=1).float()
@@ -275,7 +225,7 @@ class StoredDenoiser:
         return self._logits[key]
 
 
-def _partial(parts: Sequence[_Part], index: Tensor) -> PackedLayout:
+def _partial(parts: Sequence[Part], index: Tensor) -> PackedLayout:
     """The layout of a step that computes the stream positions `index` int64 [k]; every segment counts from 0."""
     starts = torch.cat([index.new_full((part.computed,), part.start) for part in parts])
     return PackedLayout(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dimoo.cli.options import PATH_HELP
+from dimoo.cli.options import PATH_HELP, Quantize, Quantized
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,13 @@ BYTES = ("weights", "activations", "codec", "total")
 def info(
     model: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quantize: Quantized = None,
 ) -> None:
     """Show what a checkpoint is, without loading it.
 
     One on the hub is downloaded first. Architecture, vocabulary, tokenizers with fingerprints, sampling defaults,
-    prompts, files, and the memory that each task needs in the stored dtype; or an image tokenizer that lies alone in
-    its folder.
+    prompts, files, and the memory that each task needs in the stored dtype, quantised or not; or an image tokenizer
+    that lies alone in its folder.
 
     JSON keys: name, folder, layout, backbone (parameters, bytes, dtypes and its shape), vocabulary (size, rows,
     unused_rows, ranges as [start, stop), specials), text_tokenizer, image_tokenizer (null in a text-only model),
@@ -42,7 +43,7 @@ def info(
 
     folder = resolve(model)
     alone = image_layout(folder)
-    facts = describe(folder) if alone is None else describe_image(folder, alone)
+    facts = describe(folder, quantize) if alone is None else describe_image(folder, alone)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -55,11 +56,12 @@ def info(
         console.print(_memory(facts["memory"]))
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Everything that `info` shows about a model, as plain JSON values.
+def describe(folder: Path, quantize: Quantize | None = None) -> dict[str, Any]:
+    """Everything that `info` shows about a model, as plain JSON values; `quantize` is for the memory.
 
     Raises:
         CheckpointError: the folder is no checkpoint, or a file in it is missing, corrupt or does not fit the others.
+        BackendError: the weights cannot be quantised so.
     """
     from dimoo.weights.checkpoint import Checkpoint
     from dimoo.weights.shards import Shards
@@ -96,7 +98,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "prompts": {"max_prompt_tokens": config.template.max_prompt_tokens, "systems": config.template.systems},
         "chat": None if config.chat is None else config.chat.model_dump(mode="json"),
         "files": _files(folder),
-        "memory": _needs(config, shards.dtypes[0], image),
+        "memory": _needs(config, shards.dtypes[0], image, quantize),
     }
 
 
@@ -133,7 +135,9 @@ def _files(folder: Path) -> dict[str, Any]:
     return {"count": len(sizes), "bytes": sum(sizes.values()), "sizes": sizes}
 
 
-def _needs(config: ModelConfig, dtype: torch.dtype, image: ImageTokenizer | None) -> list[dict[str, Any]]:
+def _needs(
+    config: ModelConfig, dtype: torch.dtype, image: ImageTokenizer | None, quantize: Quantize | None
+) -> list[dict[str, Any]]:
     from dimoo.tasks.memory import estimate
 
     return [
@@ -147,7 +151,7 @@ def _needs(config: ModelConfig, dtype: torch.dtype, image: ImageTokenizer | None
             "codec": need.codec,
             "total": need.total,
         }
-        for need in estimate(config, dtype=dtype, image=image)
+        for need in estimate(config, dtype=dtype, image=image, quantize=None if quantize is None else quantize.value)
     ]
 
 

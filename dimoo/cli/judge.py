@@ -11,11 +11,13 @@ import typer
 from dimoo.cli.files import output_folder
 from dimoo.cli.options import (
     PATH_HELP,
+    Compiled,
     Device,
     DType,
     InDType,
     ModelOptions,
     OnDevice,
+    Quantized,
     Seed,
     WithAttention,
     open_model,
@@ -58,6 +60,8 @@ def evaluate(
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
     attention: WithAttention = None,
+    quantize: Quantized = None,
+    compile: Compiled = False,
 ) -> None:
     """Score a model on held-out prompts, questions and tasks.
 
@@ -72,7 +76,7 @@ def evaluate(
     from dimoo.evaluation.report import HEAD, score_rows, write_report
     from dimoo.weights.hub import resolve
 
-    loaded, folder = open_model(model, device, dtype, attention), resolve(model)
+    loaded, folder = open_model(model, device, dtype, attention, quantize, compile=compile), resolve(model)
     match suite:
         case Suite.WORLD:
             from dimoo.evaluation.suites import evaluate as evaluate_world

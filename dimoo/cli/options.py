@@ -84,6 +84,13 @@ class Attention(str, Enum):
     XFORMERS = "xformers"
 
 
+class Quantize(str, Enum):
+    """How the weights of the blocks are kept, in a byte each."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
 OnDevice = Annotated[
     Device, typer.Option("--device", rich_help_panel=MODEL, help="auto: cuda where there is one, else cpu.")
 ]
@@ -97,6 +104,24 @@ WithAttention = Annotated[
     ),
 ]
 
+Quantized = Annotated[
+    Quantize | None,
+    typer.Option(
+        "--quantize",
+        rich_help_panel=MODEL,
+        help="Keep the blocks' weights in a byte each; needs dimoo[quantize].  [default: as --dtype says]",
+    ),
+]
+
+Compiled = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        rich_help_panel=MODEL,
+        help="Compile the blocks (torch.compile). The first pass waits for it.",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -106,10 +131,12 @@ class ModelOptions:
     device: OnDevice = Device.AUTO
     dtype: InDType = DType.FLOAT32
     attention: WithAttention = None
+    quantize: Quantized = None
+    compile: Compiled = False
 
     def open(self) -> Dimoo:
         """Load it; see `open_model`."""
-        return open_model(self.model, self.device, self.dtype, self.attention)
+        return open_model(self.model, self.device, self.dtype, self.attention, self.quantize, compile=self.compile)
 
 
 def auto_device(device: Device) -> str:
@@ -119,11 +146,19 @@ def auto_device(device: Device) -> str:
     return device.value if device is not Device.AUTO else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def open_model(model: str, device: Device, dtype: DType, attention: Attention | None = None) -> Dimoo:
+def open_model(
+    model: str,
+    device: Device,
+    dtype: DType,
+    attention: Attention | None = None,
+    quantize: Quantize | None = None,
+    *,
+    compile: bool = False,
+) -> Dimoo:
     """Load a model as the options say, with a progress bar on stderr if it is large.
 
     Raises:
-        BackendError: the device is not there, or has no such precision or attention.
+        BackendError: the device is not there, or has no such precision or attention, or cannot quantise or compile so.
         CheckpointError: a file is missing, corrupt, or does not fit the others.
     """
     import dimoo
@@ -134,6 +169,8 @@ def open_model(model: str, device: Device, dtype: DType, attention: Attention | 
             device=auto_device(device),
             dtype=dtype.value,
             attention=None if attention is None else attention.value,
+            quantize=None if quantize is None else quantize.value,
+            compile=compile,
             progress=progress,
         )
 

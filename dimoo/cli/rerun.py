@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, open_model
+from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, Quantize, open_model
 from dimoo.core.errors import BackendError, CheckpointError, RequestError
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def rerun(
 ) -> None:
     """Make a picture or an answer again from its record.
 
-    Model, request and settings are those of the record. Prints the path of the picture, or the answer. Exit status: 0
-    it came out the same, 1 it did not.
+    Model (quantised as it was), request and settings are those of the record. Prints the path of the picture, or the
+    answer. Exit status: 0 it came out the same, 1 it did not.
     """
     from dimoo.core.requests import AskRequest, ChatRequest
     from dimoo.tasks.picture_files import read_record
@@ -125,13 +125,18 @@ def _opened(
     dtype = DType(then.dtype)
     where = _device(then, dtype) if device is None else device
     kind = Attention(then.attention) if attention is None and then.attention is not None else attention
+    kept = None if then.quantize is None else Quantize(then.quantize)
+    if kept is not None:
+        from dimoo.backbone.quantized import check_quantize
+
+        check_quantize(kept.value)  # now: an error of this kind below is taken for one of the attention's
     try:
-        dimoo = open_model(source, where, dtype, kind)
+        dimoo = open_model(source, where, dtype, kind, quantize=kept, compile=then.compile)
     except BackendError as error:
-        if attention is not None or kind is None:
+        if attention is not None or (kind is None and not then.compile):
             raise
-        _log.warning("the recorded attention cannot be had: %s; the result may differ", error)
-        dimoo = open_model(source, where, dtype)
+        _log.warning("it cannot be had computed as recorded: %s; the result may differ", error)
+        dimoo = open_model(source, where, dtype, quantize=kept)
     if dimoo.fingerprint != then.fingerprint and not force:
         raise CheckpointError(
             f"{source!r} is another model: its fingerprint is {dimoo.fingerprint}, that of the recorded model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from dimoo.core.errors import BackendError
 
@@ -38,3 +39,9 @@ def usable(device: torch.device | str, dtype: torch.dtype) -> torch.device:
             " use another dtype, or device='cpu'"
         ) from error
     return found
+
+
+def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on a device. From the CPU to another device the host does not wait for it to arrive, as work that is
+    given to the device later comes after it; the other way round it must."""
+    return tensor.to(device, dtype, non_blocking=tensor.device.type == "cpu")

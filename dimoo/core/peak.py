@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dimoo.core.tensors import plain_tensors
+
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes that tensors made inside `call` hold at one time, on all devices together, the meta device too.
@@ -25,8 +27,9 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def held(module: nn.Module) -> int:
-    """Bytes of a module's parameters and buffers, on whatever device."""
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    """Bytes of a module's parameters and buffers, on whatever device; of quantised ones those that they take."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(part.nbytes for tensor in tensors for _, part in plain_tensors(tensor))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
@@ -57,5 +60,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has n
 
 
 def _storages(tree: Any) -> dict[int, torch.UntypedStorage]:
-    found = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    found = [part.untyped_storage() for leaf in leaves for _, part in plain_tensors(leaf)]
     return {storage._cdata: storage for storage in found}

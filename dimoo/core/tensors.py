@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from dimoo.core.errors import CheckpointError
 
@@ -50,6 +51,18 @@ def load_exact(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def plain_tensors(tensor: Tensor, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors that hold a tensor's numbers, with their names: itself, or what a quantised or sharded one wraps.
+
+    A wrapper has no memory of its own: bytes and bits are those of its parts, whose names are `name.part`.
+    """
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(tensor, part), f"{name}.{part}")
 
 
 def mismatches(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> list[str]:

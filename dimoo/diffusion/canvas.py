@@ -15,7 +15,6 @@ from dimoo.diffusion.confidence import Confidence
 from dimoo.diffusion.draw import Draw
 from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.orders import Order, Particular
-from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.remasking import NoRemasking, Remasking
 from dimoo.diffusion.stopping import Stopping
 
@@ -111,15 +110,6 @@ class Canvas:
     def mask(self, positions: Tensor) -> Canvas:
         """A new canvas with the positions [r] masked again."""
         return self.commit(positions, torch.full_like(positions, self.mask_id)) if positions.numel() else self
-
-    def progress(self, span: Span, start: Canvas, step: int) -> Progress:
-        """What an order needs to know about a span at a step; `start` is the canvas before the first step."""
-        return Progress(
-            step=step,
-            steps=span.plan.steps,
-            initial=start.masked[span.positions],
-            masked=self.masked[span.positions],
-        )
 
     def row(self, index: int) -> Tensor:
         """ids of one row, int64 [its length]."""

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.inverse import invert, invert_ranked, widest
 from dimoo.diffusion.rowwise import rowwise
@@ -77,7 +78,7 @@ class Categorical:
             return rowwise(lambda rows: self._by_noise(rows, generator), logits)
         source = generator.device
         uniform = torch.rand(len(logits), dtype=widest(source), generator=generator, device=source)
-        return rowwise(self._by_inversion, logits, uniform.to(logits.device, widest(logits.device)))
+        return rowwise(self._by_inversion, logits, sent(uniform, logits.device, widest(logits.device)))
 
     def _by_inversion(self, logits: Tensor, uniform: Tensor) -> Tensor:
         scores, columns = self._scores(logits), logits.shape[-1]
@@ -104,7 +105,7 @@ class Categorical:
 def gumbel(shape: torch.Size, *, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Tensor:
     """Standard Gumbel noise -log(-log u), u uniform, every operation in `dtype`; always finite."""
     least = torch.finfo(dtype).tiny
-    uniform = torch.rand(shape, dtype=dtype, generator=generator, device=generator.device).to(device)
+    uniform = sent(torch.rand(shape, dtype=dtype, generator=generator, device=generator.device), device)
     return -(-uniform.clamp(min=least).log()).clamp(min=least).log()
 
 

@@ -6,15 +6,17 @@ Ties of confidence never change a count: the lower offset is committed first.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Progress, places
 from dimoo.diffusion.schedules import Schedule, remaining
 
 
@@ -84,11 +86,11 @@ class ScheduledOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """Every masked offset."""
-        return _offsets(progress.masked)
+        return progress.open
 
     def left(self, progress: Progress) -> int:
         """What the schedule leaves masked."""
-        return self._kept(progress, int(progress.masked.sum()))
+        return self._kept(progress, progress.left)
 
     def count(self, progress: Progress, now: int) -> int:
         """How many of `now` masked positions are committed in this step."""
@@ -97,7 +99,7 @@ class ScheduledOrder:
     def _kept(self, progress: Progress, now: int) -> int:
         if progress.step + 1 >= progress.steps or now == 0:
             return 0
-        kept = remaining(self.schedule, int(progress.initial.sum()), progress.step, progress.steps)
+        kept = remaining(self.schedule, len(progress.starts), progress.step, progress.steps)
         return min(max(1, kept), now - 1)
 
 
@@ -120,7 +122,7 @@ class RandomOrder(ScheduledOrder):
         del confidence
         count = self.count(progress, len(candidates))
         chosen = torch.randperm(len(candidates), generator=generator, device=generator.device)[:count]
-        return candidates[chosen.to(candidates.device).sort().values]
+        return candidates[sent(chosen.sort().values, candidates.device)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,9 @@ class BlockOrder:
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets before the block's end."""
         end, share = self._window(progress)
-        return _offsets(progress.masked[:end] if share else progress.masked[:0])
+        committed = len(progress.starts) - progress.left
+        # All that was committed lay before the end of an earlier block or of this one.
+        return places(progress.masked[:end], bisect_left(progress.starts, end) - committed if share else 0)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The step's share, most confident first; all candidates if there are fewer."""
@@ -163,7 +167,8 @@ class BlockOrder:
         per_block = self._steps_per_block(len(progress.masked), progress.steps)
         index, step = divmod(progress.step, per_block)
         end = (index + 1) * self.block
-        share, rest = divmod(int(progress.initial[index * self.block : end].sum()), per_block)
+        inside = bisect_left(progress.starts, end) - bisect_left(progress.starts, index * self.block)
+        share, rest = divmod(inside, per_block)
         return end, share + (step < rest)
 
     def _steps_per_block(self, length: int, steps: int) -> int:
@@ -189,7 +194,3 @@ def most(candidates: Tensor, confidence: Tensor, count: int) -> Tensor:
     """The `count` most confident of the candidates, ascending; the lower offset wins a tie."""
     best = confidence.argsort(descending=True, stable=True)[:count]
     return candidates[best.sort().values]
-
-
-def _offsets(masked: Tensor) -> Tensor:
-    return masked.nonzero()[:, 0]

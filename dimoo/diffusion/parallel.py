@@ -6,6 +6,7 @@ Axes: L = positions of the span, m = candidates, n = steps of history.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence, GumbelConfidence, Margin, NegativeEntropy, Probability
-from dimoo.diffusion.orders import check_steps, most
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.orders import check_steps
+from dimoo.diffusion.progress import Progress, places
 
 
 class Rule(Protocol):
@@ -77,27 +78,32 @@ class AdaptiveOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets of the block."""
-        offsets = progress.masked.nonzero()[:, 0]
-        if self.block is None:
-            return offsets
-        return offsets[offsets // self.block == offsets[:1] // self.block]
+        end, _ = self._window(progress)
+        committed = len(progress.starts) - progress.left
+        return places(progress.masked[:end], bisect_left(progress.starts, end) - committed)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """Those that are ready, and by confidence what is missing to the least count."""
         del generator
         ready = self.rule.ready(progress, candidates, confidence)
-        sure, others = candidates[ready], candidates[~ready]
-        missing = self._least(progress, candidates) - sure.numel()
-        if missing > 0:
-            sure = torch.cat([sure, most(others, confidence[~ready], missing)]).sort().values
-        return sure
+        ranking = confidence.argsort(descending=True, stable=True)
+        ranking = ranking[places(ready[ranking], len(ranking))]
+        count = max(int(ready.sum()), self._least(progress, candidates.numel()))
+        return candidates[ranking[:count].sort().values]
 
-    def _least(self, progress: Progress, candidates: Tensor) -> int:
-        left, behind, count = progress.steps - progress.step, 0, candidates.numel()
-        masked = progress.masked.nonzero()[:, 0]
-        if self.block is not None:
-            behind = torch.unique(masked // self.block).numel() - 1
-        return min(count, max(math.ceil(masked.numel() / left), math.ceil(count / max(1, left - behind))))
+    def _least(self, progress: Progress, count: int) -> int:
+        left, (_, behind) = progress.steps - progress.step, self._window(progress)
+        return min(count, max(math.ceil(progress.left / left), math.ceil(count / max(1, left - behind))))
+
+    def _window(self, progress: Progress) -> tuple[int, int]:
+        """The end of the first block with a mask left, and how many blocks with masks come after it."""
+        if self.block is None or progress.left == 0:
+            return progress.masked.numel(), 0
+        # Blocks are finished left to right, so that as many as were committed lie before the first that is masked.
+        block = progress.starts[len(progress.starts) - progress.left] // self.block
+        return (block + 1) * self.block, len(
+            {start // self.block for start in progress.starts if start // self.block > block}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +242,8 @@ class KLASS:
         """confidence > tau and settled; else the surest."""
         settled = (progress.drift[: self.steps, candidates] < self.max_drift).all(dim=0)
         ready = settled & (confidence > self.threshold)
-        if not bool(ready.any()):
-            ready = ready.clone()
-            ready[confidence.argsort(descending=True, stable=True)[: self.fallback]] = True
-        return ready
+        surest = confidence.argsort(descending=True, stable=True)[: self.fallback]
+        return torch.where(ready.any(), ready, torch.zeros_like(ready).index_fill(0, surest, True))
 
 
 def check_settled(max_drift: float, steps: int) -> None:

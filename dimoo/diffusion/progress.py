@@ -1,4 +1,8 @@
-"""How far one span of one row has come. Axes: L = the span's positions, at offsets 0..L-1, n = steps of history."""
+"""How far one span of one row has come. Axes: L = the span's positions, at offsets 0..L-1, n = steps of history.
+
+What steps through a fixed number of tokens never has to wait for the device: how many are masked is counted along on
+the host, and from a count and the flags the offsets follow.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Progress:
-    """The state that orders, remasking and stopping rules look at."""
+    """The state that orders, remasking and stopping rules look at; `of` counts what the sampler counts along."""
 
     step: int
     """0-based step."""
@@ -24,6 +29,12 @@ class Progress:
     masked: Tensor
     """bool [L]: masked now."""
 
+    starts: tuple[int, ...]
+    """The offsets of `initial`, ascending, on the host."""
+
+    left: int
+    """How many are masked now, on the host."""
+
     remasked: int = 0
     """How many committed tokens are masked again at the end of this step; an order of fixed counts commits as many
     more."""
@@ -31,3 +42,39 @@ class Progress:
     drift: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     """float [n, L]: how much each position's prediction changed, KL(p_t || p_t-1) in nats, this step's first; see
     `dimoo.diffusion.history`. Only for `commit`, and only of as many steps as the order's `history` asks for."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        step: int,
+        steps: int,
+        initial: Tensor,
+        masked: Tensor,
+        remasked: int = 0,
+        drift: Tensor | None = None,
+    ) -> Self:
+        """With the counts that the flags say, which are read from the device."""
+        return cls(
+            step=step,
+            steps=steps,
+            initial=initial,
+            masked=masked,
+            starts=tuple(initial.nonzero()[:, 0].tolist()),
+            left=int(masked.sum()),
+            remasked=remasked,
+            drift=torch.zeros(0, 0) if drift is None else drift,
+        )
+
+    @property
+    def open(self) -> Tensor:
+        """The offsets that are masked now, ascending int64 [left]."""
+        return places(self.masked, self.left)
+
+
+def places(flags: Tensor, count: int) -> Tensor:
+    """Where flags bool [L] hold, ascending int64 [count], given that `count` of them do.
+
+    As `nonzero`, but nothing is read from the device to find out how many. With more than hold, others follow.
+    """
+    return flags.byte().argsort(descending=True, stable=True)[:count]

@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.draw import gumbel
 from dimoo.diffusion.orders import Counted, Order
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Progress, places
 
 
 class Remasking(Protocol):
@@ -124,7 +124,7 @@ class ReMDM:
     def again(self, order: Order, progress: Progress, certainty: Tensor, generator: Generator) -> Tensor:
         """Drawn among those unmasked before this step."""
         assert isinstance(order, Counted)
-        unmasked = (progress.initial & ~progress.masked).nonzero()[:, 0]
+        unmasked = places(progress.initial & ~progress.masked, len(progress.starts) - progress.left)
         left = order.left(progress)
         if left == 0 or unmasked.numel() == 0:
             return _none(unmasked)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -27,6 +27,10 @@ class Query:
     """The 0-based step of the span that asks ..."""
     steps: int
     """... and how many its plan has at most, rounds of remasking among them: caches may follow a timetable."""
+    left: int
+    """How many positions of the row are masked, in all its spans ..."""
+    written: int
+    """... and how many were written or masked again since the step before: caches need not ask the device."""
 
 
 class Denoiser(Protocol):
@@ -73,17 +77,18 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
     """
     if len(generators) != len(canvas.lengths):
         raise ConfigError(f"{len(canvas.lengths)} rows need as many generators, not {len(generators)}")
-    start, total = canvas, max(1, int(canvas.masked.sum()))
+    tracks = [Track.start(span, canvas) for span in canvas.spans]
+    total = max(1, sum(track.left for track in tracks))
     steps = max((span.plan.most_steps for span in canvas.spans), default=0)
-    tracks = _going_on(dict(enumerate(map(Track.start, canvas.spans))), canvas, step=0)
+    going = _going_on(tracks, step=0)
     for step in range(steps):
-        if not tracks:
+        if not going:
             break
-        for index, track in tracks.items():
-            tracks[index], canvas = track.reopened(canvas)
-        turns = _turns(tracks, canvas, start, generators, step)
+        for index in going:
+            tracks[index], canvas = tracks[index].reopened(canvas)
+        turns = _turns(tracks, going, canvas, generators, step)
         # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
-        logits = denoiser(canvas, [_query(turn, step) for turn in turns.values()]) if turns else []
+        logits = denoiser(canvas, [_query(turn, tracks, step) for turn in turns.values()]) if turns else []
         outcomes = [
             turn.taken(rows, generators[turn.track.span.row]) for turn, rows in zip(turns.values(), logits, strict=True)
         ]
@@ -96,16 +101,18 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
             )
         )
         canvas = canvas.commit(committed, ids).mask(again)
-        tracks |= {index: outcome.track for index, outcome in zip(turns, outcomes, strict=True)}
-        canvas = _stop_early(tracks, canvas, start, step)
-        tracks = _going_on(tracks, canvas, step=step + 1)
-        left = int(canvas.masked.sum())
+        taken = {index: outcome.track for index, outcome in zip(turns, outcomes, strict=True)}
+        tracks = [taken.get(index, replace(track, written=0)) for index, track in enumerate(tracks)]
+        for index in going:
+            tracks[index], canvas = tracks[index].stopped(canvas, step)
+        going = _going_on(tracks, step=step + 1)
+        left = sum(track.left for track in tracks)
         yield State(step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total)
-    for span in canvas.spans:
-        left = int(canvas.masked[span.positions].sum())
-        if left and not span.may_draw(canvas.mask_id):
+    for track in tracks:
+        span = track.span
+        if track.left and not span.may_draw(canvas.mask_id):
             raise ConfigError(
-                f"{span.plan.order} left {left} of {span.positions.numel()} positions masked after its"
+                f"{span.plan.order} left {track.left} of {span.positions.numel()} positions masked after its"
                 f" {span.plan.steps} steps; give the plan more steps, or an order that commits all in them"
             )
 
@@ -118,16 +125,17 @@ def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> 
 
 
 def _turns(
-    tracks: Mapping[int, Track], canvas: Canvas, start: Canvas, generators: Sequence[Generator], step: int
+    tracks: Sequence[Track], going: Sequence[int], canvas: Canvas, generators: Sequence[Generator], step: int
 ) -> dict[int, Turn]:
     """The parts of the spans that want logits in this step."""
-    turns = {index: track.turn(canvas, start, step, generators[track.span.row]) for index, track in tracks.items()}
+    turns = {index: tracks[index].turn(canvas, step, generators[tracks[index].span.row]) for index in going}
     return {index: turn for index, turn in turns.items() if turn.candidates.numel()}
 
 
-def _query(turn: Turn, step: int) -> Query:
+def _query(turn: Turn, tracks: Sequence[Track], step: int) -> Query:
     """The logits that a turn needs."""
     span = turn.track.span
+    row = [track for track in tracks if track.span.row == span.row]
     return Query(
         row=span.row,
         positions=span.positions[turn.candidates],
@@ -135,18 +143,10 @@ def _query(turn: Turn, step: int) -> Query:
         branches=turn.guidance.branches,
         step=step,
         steps=span.plan.most_steps,
+        left=sum(track.left for track in row),
+        written=sum(track.written for track in row),
     )
 
 
-def _stop_early(tracks: Mapping[int, Track], canvas: Canvas, start: Canvas, step: int) -> Canvas:
-    """Fill what is left of the spans whose stopping rule says that they are done."""
-    for span in (track.span for track in tracks.values()):
-        view = canvas.progress(span, start, step)
-        if span.plan.stopping(canvas.ids[span.positions], view):
-            rest = span.positions[view.masked]
-            canvas = canvas.commit(rest, torch.full_like(rest, span.fill))
-    return canvas
-
-
-def _going_on(tracks: Mapping[int, Track], canvas: Canvas, *, step: int) -> dict[int, Track]:
-    return {index: track for index, track in tracks.items() if track.goes_on(canvas, step)}
+def _going_on(tracks: Sequence[Track], *, step: int) -> list[int]:
+    return [index for index, track in enumerate(tracks) if track.goes_on(step)]

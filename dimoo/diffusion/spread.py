@@ -13,9 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.orders import ScheduledOrder, check_steps
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Progress, places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,9 @@ class GridOrder(ScheduledOrder, ABC):
 
     def candidates(self, progress: Progress) -> Tensor:
         """The cells of this step alone."""
-        cells = self.cells.to(progress.masked.device)
-        masked = cells[progress.masked[cells]]
-        return masked[: self.count(progress, masked.numel())].sort().values
+        cells = sent(self.cells, progress.masked.device)
+        masked = cells[places(progress.masked[cells], progress.left)]
+        return masked[: self.count(progress, progress.left)].sort().values
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """All of them."""

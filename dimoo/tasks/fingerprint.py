@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from dimoo.core.tensors import plain_tensors
 from dimoo.denoise import MaskPredictor
 from dimoo.presets.config import ModelConfig
 
@@ -26,8 +27,8 @@ def fingerprint(config: ModelConfig, backbone: MaskPredictor, tokenizers: Sequen
 
     It takes in the config, and of each tensor in the backbone's state the name, the dtype, the shape and `sums`, for
     which every weight is read: one that changes is seen, and that many change and leave both sums as they were is as
-    good as impossible, unless someone sets out for it. Of a predictor that is no torch module nothing but config and
-    tokenizers is known.
+    good as impossible, unless someone sets out for it. A quantised tensor counts as the tensors that it is kept in. Of
+    a predictor that is no torch module nothing but config and tokenizers is known.
 
     Args:
         config: the model's.
@@ -39,7 +40,8 @@ def fingerprint(config: ModelConfig, backbone: MaskPredictor, tokenizers: Sequen
     digest = hashlib.blake2b(json.dumps([settings, *tokenizers], sort_keys=True).encode(), digest_size=16)
     state = backbone.state_dict() if isinstance(backbone, nn.Module) else {}
     for name, tensor in sorted(state.items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{sums(tensor)}".encode())
+        for part, kept in plain_tensors(tensor, name):
+            digest.update(f"{part}:{kept.dtype}:{tuple(kept.shape)}:{sums(kept)}".encode())
     return digest.hexdigest()
 
 

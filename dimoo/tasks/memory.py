@@ -19,9 +19,10 @@ from torch import Tensor
 
 from dimoo.backbone.block import Attention
 from dimoo.backbone.build import build_backbone
-from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.config import BackboneConfig, QuantizeKind
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
+from dimoo.backbone.quantized import quantized
 from dimoo.core.peak import held, peak_bytes
 from dimoo.denoise import BackboneDenoiser, Branch, MaskPredictor
 from dimoo.diffusion.canvas import Canvas, Plan
@@ -75,6 +76,7 @@ def estimate(
     dtype: torch.dtype,
     image: ImageTokenizer | None,
     sizes: Sequence[Size] | None = None,
+    quantize: QuantizeKind | None = None,
 ) -> tuple[Need, ...]:
     """The memory that each task needs at each size, sampled as the model's own settings say.
 
@@ -88,15 +90,17 @@ def estimate(
         dtype: of the backbone's weights and activations.
         image: the image tokenizer, in the dtype that it has; it is not run, and may be without weights.
         sizes: (height, width) of the pictures; by default `usual_sizes`.
+        quantize: how the weights of the blocks are kept, as in `dimoo.load`; None: in `dtype`.
 
     Raises:
         RequestError: a size is off the tokenizer's grid.
         ConfigError: the vocabulary has no range for the tokenizer's codes.
+        BackendError: the weights cannot be quantised so.
     """
-    weights = held(meta_backbone(config.backbone, dtype)) + (0 if image is None else held(image))
+    weights = held(meta_backbone(config.backbone, dtype, quantize)) + (0 if image is None else held(image))
     # Sampling keeps nothing of a layer, so that two of them stand for all; the first alone has its input for itself.
     shallow = config.backbone.model_copy(update={"layers": min(config.backbone.layers, 2)})
-    backbone = meta_backbone(shallow, dtype)
+    backbone = meta_backbone(shallow, dtype, quantize)
 
     def need(task: str, size: Size | None, step: Step, codec: int) -> Need:
         peak = step_bytes(backbone, step)
@@ -146,14 +150,14 @@ class Step:
         return sum(self.contexts.values()) + self.canvas * len(self.contexts)
 
 
-def meta_backbone(config: BackboneConfig, dtype: torch.dtype) -> Backbone:
+def meta_backbone(config: BackboneConfig, dtype: torch.dtype, quantize: QuantizeKind | None = None) -> Backbone:
     """The backbone on the meta device, with attention that holds what fused kernels hold."""
     with _META:
         backbone = build_backbone(config).to(dtype)
     for module in backbone.modules():
         if isinstance(module, Attention):
             module.backend = _FusedAttention()
-    return backbone
+    return backbone if quantize is None else quantized(backbone, quantize)
 
 
 def step_bytes(backbone: MaskPredictor, step: Step) -> int:
@@ -169,7 +173,7 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
         for name, tokens in step.contexts.items()
     }
     masked = torch.ones(step.targets, dtype=torch.bool)
-    first = Progress(step=0, steps=step.plan.steps, initial=masked, masked=masked)
+    first = Progress.of(step=0, steps=step.plan.steps, initial=masked, masked=masked)
     positions = step.plan.order.candidates(first).to(_META)
     query = Query(
         row=0,
@@ -178,6 +182,8 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
         branches=step.plan.guidance.branches,
         step=0,
         steps=step.plan.steps,
+        left=step.targets,
+        written=0,
     )
     generator = _MetaGenerator()
 
@@ -186,7 +192,8 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
         guided = step.plan.guidance(logits)
         if step.forbidden:
             guided = guided.clone()
-            guided[:, [index - step.columns[0] for index in step.forbidden]] = -torch.inf
+            for index in step.forbidden:
+                guided[:, index - step.columns[0]] = -torch.inf
         step.plan.confidence(guided, step.plan.draw(guided, generator), generator)
 
     return peak_bytes(call)
@@ -200,12 +207,17 @@ class _MetaGenerator(torch.Generator):
 
 @dataclass(frozen=True, kw_only=True)
 class _FusedAttention:
-    """Attention as a fused kernel holds it: the output and no scores (nor the sums, four bytes per token and head)."""
+    """Attention as a fused kernel holds it: the output, a sum for each token and head, and no scores.
+
+    Sequences of several lengths are attended apart and their outputs joined, as `SdpaAttention` does.
+    """
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
         """See `AttentionBackend.attend`; the output is empty."""
-        del key, value, layout
-        return torch.empty_like(query)
+        del key, value
+        sums, out = query.new_empty(query.shape[:2], dtype=torch.float32), torch.empty_like(query)
+        del sums
+        return out if len(layout.groups) == 1 else torch.cat([out])
 
 
 def _on_meta(image: ImageTokenizer) -> ImageTokenizer:

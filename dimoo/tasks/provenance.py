@@ -23,8 +23,10 @@ from torch import nn
 from dimoo.backbone.attention import AutoAttention
 from dimoo.backbone.attention.choose import fastest
 from dimoo.backbone.build import build_attention
+from dimoo.backbone.compiled import is_compiled
 from dimoo.backbone.config import AttentionKind
 from dimoo.backbone.model import Backbone
+from dimoo.backbone.quantized import quantization
 from dimoo.core.requests import Request
 from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
@@ -151,6 +153,8 @@ def maker_of(model: Dimoo) -> Maker:
         dtype=None if weight is None else str(weight.dtype).removeprefix("torch."),
         device=backbone.device.type,
         attention=_attention(backbone),
+        quantize=quantization(backbone) if isinstance(backbone, nn.Module) else None,
+        compile=isinstance(backbone, Backbone) and is_compiled(backbone),
         dimoo=__version__,
         torch=str(torch.__version__),
     )

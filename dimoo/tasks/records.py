@@ -13,7 +13,7 @@ import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
-from dimoo.backbone.config import AttentionKind
+from dimoo.backbone.config import AttentionKind, QuantizeKind
 from dimoo.core.config import StrictConfig, parse
 from dimoo.core.errors import ConfigError, DataError
 from dimoo.core.pictures import as_rgb
@@ -47,6 +47,10 @@ class Maker(StrictConfig):
     device: str
     attention: AttentionKind | None = None
     """What computed attention; null where that is not known."""
+    quantize: QuantizeKind | None = None
+    """How the weights of its blocks were quantised; null where they were not."""
+    compile: bool = False
+    """Whether its blocks were compiled, which rounds otherwise."""
     dimoo: str
     """Version."""
     torch: str

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from dimoo.backbone.model import Backbone
+from dimoo.backbone.quantized import quantization
 from dimoo.core.device import precision
 from dimoo.core.errors import CheckpointError
 from dimoo.denoise import MaskPredictor
@@ -56,7 +57,7 @@ class Saves:
 
         Raises:
             CheckpointError: the parts are of types that cannot be saved, are not those that the config names, or have
-                no place in the layout, or the folder holds something other than a checkpoint.
+                no place in the layout (as quantised weights), or the folder holds something other than a checkpoint.
         """
         parts, backbone = savable(self.config, self.backbone, self.prompts.text, self.kit.image_tokenizer)
         write_checkpoint(
@@ -109,10 +110,16 @@ def savable(
     """A model's parts and its backbone, if they are of our own types.
 
     Raises:
-        CheckpointError: the backbone or the image tokenizer is a user's own, whose format is not known.
+        CheckpointError: the backbone or the image tokenizer is a user's own, whose format is not known, or the backbone
+            is quantised: no layout has a place for its codes.
     """
     if not isinstance(image, ImageTokenizer | None):
         raise CheckpointError(f"do not know how to save an image tokenizer of type {type(image).__name__}")
     if not isinstance(backbone, Backbone):
         raise CheckpointError(f"do not know how to save a backbone of type {type(backbone).__name__}")
+    if (kind := quantization(backbone)) is not None:
+        raise CheckpointError(
+            f"the weights are quantised to {kind}, for which no layout has a place; save the model as loaded without"
+            " quantize, and quantise whenever it is loaded"
+        )
     return Parts(config=config, text=text, image=image), backbone

@@ -1,12 +1,16 @@
 """What the benchmark reports."""
 
 import json
+import logging
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
-from bench_cases import tiny
+from bench_cases import TINY, tiny
 from PIL import Image
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from dimoo.bench import run as bench_run
@@ -17,7 +21,7 @@ from dimoo.bench.sampling import Extent, Row, measure, with_quality
 from dimoo.bench.stands import RandomStand
 from dimoo.cache.config import BlockCacheConfig, MaxLogitConfig
 from dimoo.cli.app import app
-from dimoo.core.errors import ConfigError, DataError
+from dimoo.core.errors import BackendError, ConfigError, DataError
 
 ROW = Row(
     model="m",
@@ -34,18 +38,21 @@ ROW = Row(
     steps=4.0,
     tokens_computed=10.0,
     peak_bytes=100,
+    weight_bytes=50,
 )
+QUANTIZED = tuple(method for method in METHODS if method.quantize is not None)
+RUN = METHODS if find_spec("torchao") else tuple(method for method in METHODS if method not in QUANTIZED)
 
 
 @pytest.fixture(scope="module")
 def rows():
     stand = RandomStand(model=tiny(), seed=0)
-    return measure(stand, Extent(methods=METHODS, batches=(1, 2), compared=2), lambda _: None)
+    return measure(stand, Extent(methods=RUN, batches=(1, 2), compared=2), lambda _: None)
 
 
 def test_every_method_has_a_row_for_each_of_its_tasks(rows):
     found = {(row.task, row.method) for row in rows}
-    for method in METHODS:
+    for method in RUN:
         assert {(task, method.name) for task in method.tasks} <= found
     assert {(task, REFERENCE) for task in ("image", "edit", "text")} <= found
     assert ("image", REFERENCE_CACHED) in found
@@ -77,13 +84,53 @@ def test_a_batch_computes_as_many_tokens_per_answer_in_as_many_steps(rows):
 
 def test_caches_compute_less_and_drift(rows):
     uncached = {row.task: row for row in rows if row.method == "uncached" and row.batch == 1}
-    caches = [row for row in rows if row.divergence is not None and row.batch == 1]
+    others = {method.name for method in QUANTIZED}
+    caches = [row for row in rows if row.divergence is not None and row.batch == 1 and row.method not in others]
     assert caches
     for row in caches:
         assert row.tokens_computed < uncached[row.task].tokens_computed
         assert row.divergence >= 0
     assert max(row.divergence for row in caches) > 1e-4
     assert all(uncached[task].divergence is None for task in uncached)
+
+
+@pytest.mark.skipif(RUN != METHODS, reason="needs torchao")
+def test_quantised_weights_take_less_and_drift(rows):
+    uncached = {row.task: row for row in rows if row.method == "uncached" and row.batch == 1}
+    small = [row for row in rows if row.method in ("int8", "fp8")]
+    assert len(small) == 6
+    for row in small:
+        plain = uncached[row.task]
+        assert row.weight_bytes < plain.weight_bytes
+        assert (row.tokens_computed, row.steps) == (plain.tokens_computed, plain.steps)
+        assert 0 < row.divergence < 0.3
+    drifts = {(row.task, row.method): row.divergence for row in small}
+    assert all(drifts[task, "int8"] < drifts[task, "fp8"] for task in uncached)
+
+
+def test_a_method_that_cannot_run_is_left_out_unless_it_is_asked_for(monkeypatch, caplog):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchao"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setattr(bench_run, "SHAPES", {"small": TINY})
+    asked = {"model": None, "tasks": ("text",)}
+    monkeypatch.setattr(bench_run, "METHODS", [METHODS[0], *QUANTIZED])
+    progress = Progress(disable=True)
+    with caplog.at_level(logging.WARNING):
+        report = bench_run.run(bench_run.Bench(**asked), progress)
+    assert {row.method for row in report.rows} == {"reference", "uncached"}
+    assert "int8 is left out" in caplog.text
+    assert "pip install 'dimoo[quantize]'" in caplog.text
+    with pytest.raises(BackendError, match="needs torchao"):
+        bench_run.run(bench_run.Bench(**asked, methods=("fp8",)), progress)
+
+
+def test_the_same_weights_do_not_drift():
+    model = tiny()
+    jobs = [model.job("image", model.settings(METHODS[0]), 0)]
+    other = tiny(seed=1).network
+    assert divergence(model.network, model.vocabulary, jobs, tiny().network) == 0
+    assert divergence(model.network, model.vocabulary, jobs, other) > 0.01
 
 
 def test_a_cache_that_computes_everything_does_not_drift():
@@ -124,8 +171,6 @@ def test_names_are_checked_before_anything_is_measured():
 
 
 def test_the_command_writes_rows(tmp_path, monkeypatch):
-    from bench_cases import TINY
-
     monkeypatch.setattr(bench_run, "SHAPES", {"small": TINY})
     file = tmp_path / "new" / "rows.json"
     threads = torch.get_num_threads()

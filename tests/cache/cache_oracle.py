@@ -42,6 +42,8 @@ class Now:
     context: int
     wanted: list[int]
     tokens: list[int]
+    written: int
+    """What the sampler says."""
     memory: Memory
 
     @property
@@ -79,15 +81,25 @@ def paper(share: float, warmup: float, refresh: int) -> Rule:
     return rule
 
 
-def aimed(share: float, warmup: float, refresh: int) -> Rule:
-    """What changed, and the share of lowest largest logits among the wanted; at least all that were never wanted."""
+def aimed(share: float, warmup: float, refresh: int, *, fixed: bool = False) -> Rule:
+    """What changed, then those of lowest largest logits among the wanted.
+
+    As many more than were written as the share of the wanted says, at least all that were never wanted; or if `fixed`
+    the share of the canvas, where that is more.
+    """
 
     def rule(now: Now) -> set[int] | None:
         if due(now, warmup, refresh):
             return None
-        ranked = sorted(now.wanted, key=lambda position: now.memory.peaks.get(position, -math.inf))
+        peaks = dict.fromkeys(range(len(now.tokens)), math.inf)
+        peaks |= {position: now.memory.peaks.get(position, -math.inf) for position in now.wanted}
+        peaks |= dict.fromkeys(now.changed, -math.inf)
         unknown = len([position for position in now.wanted if position not in now.memory.peaks])
-        return now.changed | set(ranked[: max(math.ceil(share * len(now.wanted)), unknown)])
+        if fixed:
+            count = max(math.ceil(share * (len(now.tokens) - now.context)), now.written + unknown)
+        else:
+            count = now.written + max(math.ceil(share * len(now.wanted)), unknown)
+        return set(sorted(peaks, key=lambda position: peaks[position])[:count])
 
     return rule
 
@@ -151,7 +163,10 @@ class NaiveCached:
         if memory is not None and memory.step == step - 1:
             context = len(tokens) - len(shown)
             steps = max(query.steps for query in own)
-            now = Now(step=step, steps=steps, context=context, wanted=wanted, tokens=tokens, memory=memory)
+            written = own[0].written
+            now = Now(
+                step=step, steps=steps, context=context, wanted=wanted, tokens=tokens, written=written, memory=memory
+            )
             chosen = self.rule(now)
         if memory is None or chosen is None:
             heads, layers = (len(tokens), 2, 8), len(self.backbone.blocks)

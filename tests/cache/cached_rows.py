@@ -265,6 +265,7 @@ def partial_policies() -> list[Policy]:
     return [
         PaperMaxLogit(share=0.23, timetable=timetable),
         MaxLogit(share=0.3, timetable=timetable),
+        MaxLogit(share=0.3, timetable=timetable, fixed=True),
         BlockCache(scope="suffix"),
         BlockCache(scope="block"),
         BlockCache(scope="masked", refresh=3),

@@ -26,11 +26,13 @@ def look(length: int = 12, **changes: Any) -> Look:
         "since": 1,
         "context": 4,
         "wanted": torch.arange(5, length),
-        "window": (5, length),
+        "window": torch.tensor([5, length - 1]),
         "changed": torch.zeros(length, dtype=torch.bool),
         "peaks": torch.arange(length, dtype=torch.float32),
+        "surveyed": False,
     }
-    return Look(**{**values, **changes})
+    given = {**values, **changes}
+    return Look(**{"written": int(given["changed"].sum()), **given})
 
 
 def chosen(policy: Policy, **changes: Any) -> list[int] | None:
@@ -121,7 +123,7 @@ def test_max_logit_takes_the_least_certain_of_the_wanted_alone() -> None:
     peaks = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 2.0, 4.0, 1.0, 3.0])
     policy = MaxLogit(share=0.4, timetable=NEVER)
     assert chosen(policy, length=10, peaks=peaks) == [6, 8]
-    assert chosen(policy, length=10, peaks=peaks, changed=at(10, 8, 5)) == [5, 6, 8]  # once, if it is both
+    assert chosen(policy, length=10, peaks=peaks, changed=at(10, 8, 5)) == [5, 6, 8, 9]  # besides those
 
 
 def test_max_logit_takes_all_that_nobody_looked_at() -> None:
@@ -130,6 +132,15 @@ def test_max_logit_takes_all_that_nobody_looked_at() -> None:
     policy = MaxLogit(share=0.2, timetable=NEVER)
     assert chosen(policy, length=10, peaks=peaks) == [6, 7, 8, 9]
     assert chosen(MaxLogit(share=0.9, timetable=NEVER), length=10, peaks=peaks) == [5, 6, 7, 8, 9]
+
+
+def test_a_fixed_number_is_what_changed_and_the_least_certain() -> None:
+    peaks = torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0, 5.0, 2.0, 4.0, 1.0, 3.0])
+    policy = MaxLogit(share=0.5, timetable=NEVER, fixed=True)  # of the 6 on the canvas, 3
+    assert chosen(policy, length=10, peaks=peaks) == [6, 8, 9]
+    assert chosen(policy, length=10, peaks=peaks, changed=at(10, 4, 5)) == [4, 5, 8]
+    assert chosen(policy, length=10, peaks=peaks, changed=at(10, 4, 5, 7, 9)) == [4, 5, 7, 9]
+    assert chosen(policy, length=10, peaks=peaks, wanted=torch.arange(8, 10), changed=at(10, 7)) == [7, 8, 9]
 
 
 @pytest.mark.parametrize("policy", [PaperMaxLogit(), MaxLogit()], ids=repr)
@@ -145,7 +156,7 @@ SCOPES = [("suffix", [*range(6, 20)]), ("block", [*range(6, 10)]), ("masked", [4
 
 @pytest.mark.parametrize(("scope", "places"), SCOPES)
 def test_the_scopes_of_a_block(scope: Any, places: list[int]) -> None:
-    block = {"length": 20, "window": (6, 10), "wanted": torch.tensor([7, 9]), "changed": at(20, 4)}
+    block = {"length": 20, "window": torch.tensor([6, 9]), "wanted": torch.tensor([7, 9]), "changed": at(20, 4)}
     assert chosen(BlockCache(scope=scope), **block) == places
     assert chosen(BlockCache(scope=scope), **{**block, "since": 10**6}) == places
 
@@ -153,9 +164,14 @@ def test_the_scopes_of_a_block(scope: Any, places: list[int]) -> None:
 @pytest.mark.parametrize("scope", ["suffix", "block", "masked"])
 def test_what_lies_outside_the_block_makes_all_be_computed(scope: Any) -> None:
     for wanted in ([10], [7, 10, 12], [5], [5, 7]):
-        assert chosen(BlockCache(scope=scope), length=20, window=(6, 10), wanted=torch.tensor(wanted)) is None
+        assert (
+            chosen(BlockCache(scope=scope), length=20, window=torch.tensor([6, 9]), wanted=torch.tensor(wanted)) is None
+        )
     for wanted in ([9], [6], [6, 9]):
-        assert chosen(BlockCache(scope=scope), length=20, window=(6, 10), wanted=torch.tensor(wanted)) is not None
+        assert (
+            chosen(BlockCache(scope=scope), length=20, window=torch.tensor([6, 9]), wanted=torch.tensor(wanted))
+            is not None
+        )
 
 
 @pytest.mark.parametrize("policy", [BlockCache(refresh=3), FrozenContext(refresh=3)], ids=repr)
@@ -184,7 +200,7 @@ def test_looks_are_left_as_they_are(policy: Policy) -> None:
     assert anew is not None
     anew.fill_(99)  # nor is what comes of it a part of them
     assert all(torch.equal(value, getattr(seen, name)) for name, value in before.items())
-    assert set(before) == {"wanted", "changed", "peaks"}
+    assert set(before) == {"wanted", "window", "changed", "peaks"}
 
 
 def test_only_what_leaves_out_wanted_positions_keeps_logits() -> None:

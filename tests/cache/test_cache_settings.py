@@ -54,7 +54,7 @@ BUILT: dict[type, tuple[Cache, dict[str, Any]]] = {
     ),
     cfg.MaxLogitConfig: (
         StoredCache(policy=MaxLogit(share=0.1, timetable=Timetable(warmup=0.3, refresh=5))),
-        {"share": 0.5, "warmup": 0.5, "refresh": 2, "max_bytes": 10**9},
+        {"share": 0.5, "warmup": 0.5, "refresh": 2, "fixed": True, "max_bytes": 10**9},
     ),
     cfg.BlockCacheConfig: (
         StoredCache(policy=BlockCache(scope="block")),

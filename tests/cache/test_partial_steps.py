@@ -28,6 +28,7 @@ from dimoo.diffusion.remasking import Refinement, Remasking, ReMDM
 RULES = [
     paper(0.23, 0.2, 4),
     aimed(0.3, 0.2, 4),
+    aimed(0.3, 0.2, 4, fixed=True),
     blocks("suffix"),
     blocks("block"),
     blocks("masked", 3),

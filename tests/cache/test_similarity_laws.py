@@ -59,6 +59,8 @@ def queries_of(start, step=0, among=None):
             branches=span.plan.guidance.branches,
             step=step,
             steps=span.plan.steps,
+            left=int(start.masked[span.positions].sum()),
+            written=0,
         )
         for span in start.spans
         if among is None or span.row in among

@@ -38,7 +38,16 @@ def span(row, positions, columns, own_plan):
 
 
 def query(row, positions, columns, branches):
-    return Query(row=row, positions=torch.tensor(positions), columns=columns, branches=branches, step=0, steps=3)
+    return Query(
+        row=row,
+        positions=torch.tensor(positions),
+        columns=columns,
+        branches=branches,
+        step=0,
+        steps=3,
+        left=0,
+        written=0,
+    )
 
 
 def naive(backbone, start, canvas, requests, wanted):

@@ -159,7 +159,16 @@ class Marked:
 
 
 def query(row: int, position: int) -> Query:
-    return Query(row=row, positions=torch.tensor([position]), columns=CODES, branches=("condition",), step=0, steps=1)
+    return Query(
+        row=row,
+        positions=torch.tensor([position]),
+        columns=CODES,
+        branches=("condition",),
+        step=0,
+        steps=1,
+        left=1,
+        written=0,
+    )
 
 
 def test_answers_come_in_the_order_of_the_queries(backbone: Backbone) -> None:

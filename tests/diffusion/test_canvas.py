@@ -68,14 +68,6 @@ def test_a_committed_mask_id_leaves_its_position_masked(canvas):
     assert after.masked.tolist() == [False, True, False, False, False, True, False]
 
 
-def test_progress_looks_at_the_span_alone(canvas):
-    after = canvas.commit(torch.tensor([2]), torch.tensor([6]))
-    progress = after.progress(canvas.spans[0], canvas, step=1)
-    assert (progress.step, progress.steps) == (1, 2)
-    assert progress.initial.tolist() == [True, True, False]
-    assert progress.masked.tolist() == [True, False, False]
-
-
 @pytest.mark.parametrize(
     ("lengths", "spans", "message"),
     [

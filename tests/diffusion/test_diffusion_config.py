@@ -61,7 +61,7 @@ def commits(order):
     drifts[1][2] = drifts[2][2] = torch.inf
     for drift in drifts:
         for confidence in (torch.linspace(0.5, 1.0, 24), torch.linspace(-0.05, 0, 24)):
-            progress = Progress(step=2, steps=12, initial=masked, masked=masked, drift=drift)
+            progress = Progress.of(step=2, steps=12, initial=masked, masked=masked, drift=drift)
             candidates = order.candidates(progress)
             outcome += [candidates, order.commit(progress, candidates, confidence[candidates], generator(0))]
     return outcome
@@ -84,7 +84,7 @@ def probe_remasking(config):
     initial = torch.ones(60, dtype=torch.bool)
     masked = initial & (torch.arange(60) < 20)
     certainty = torch.linspace(0, 1, 60)
-    progress = Progress(step=6, steps=12, initial=initial, masked=masked)
+    progress = Progress.of(step=6, steps=12, initial=initial, masked=masked)
     again = [remasking.again(order, progress, certainty, generator(seed)) for seed in range(4)]
     return [*again, remasking.anew(certainty), torch.tensor(remasking.rounds)]
 
@@ -102,7 +102,7 @@ def probe_ramp(config):
 
 def probe_stopping(config):
     stopping = build.build_stopping(config, VOCABULARY.__getitem__)
-    all_committed = Progress(
+    all_committed = Progress.of(
         step=1, steps=2, initial=torch.ones(2, dtype=torch.bool), masked=torch.zeros(2, dtype=torch.bool)
     )
     return [torch.tensor([stopping(torch.tensor([token, 0]), all_committed) for token in VOCABULARY.values()])]

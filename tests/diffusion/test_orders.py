@@ -51,7 +51,7 @@ def simulate(order, confidences, stubborn=frozenset(), initial=None):
     for step in range(steps):
         if not masked.any():
             break
-        progress = Progress(step=step, steps=steps, initial=initial, masked=masked.clone())
+        progress = Progress.of(step=step, steps=steps, initial=initial, masked=masked.clone())
         candidates = order.candidates(progress)
         chosen = order.commit(progress, candidates, confidences[step][candidates], generator(step))
         log.append(chosen.tolist())
@@ -100,9 +100,9 @@ def test_block_order_shares_out_what_was_masked_and_skips_idle_steps():
     log, masked = simulate(order, torch.rand(4, 8, generator=generator(0)), initial=initial)
     assert [len(chosen) for chosen in log] == [2, 1, 1]
     assert not masked.any()
-    idle = Progress(step=3, steps=4, initial=initial, masked=initial)
+    idle = Progress.of(step=3, steps=4, initial=initial, masked=initial)
     assert order.candidates(idle).tolist() == []
-    first = Progress(step=0, steps=4, initial=initial, masked=initial)
+    first = Progress.of(step=0, steps=4, initial=initial, masked=initial)
     assert order.candidates(first).tolist() == [0, 2, 3]
 
 
@@ -114,7 +114,7 @@ def test_block_order_with_a_shorter_last_block():
 
 def test_block_order_commits_fewer_if_fewer_are_there():
     masked = torch.tensor([False, False, True, False])
-    progress = Progress(step=0, steps=1, initial=torch.ones(4, dtype=torch.bool), masked=masked)
+    progress = Progress.of(step=0, steps=1, initial=torch.ones(4, dtype=torch.bool), masked=masked)
     order = BlockOrder(block=4)
     assert order.commit(progress, order.candidates(progress), torch.tensor([0.1]), generator(0)).tolist() == [2]
 
@@ -140,7 +140,7 @@ def test_no_steps_are_refused(order):
 def test_random_order_ignores_confidence_and_is_uniform():
     order, rng, hits = RandomOrder(schedule=Cosine()), generator(0), torch.zeros(4)
     masked = torch.ones(4, dtype=torch.bool)
-    progress = Progress(step=0, steps=2, initial=masked, masked=masked)
+    progress = Progress.of(step=0, steps=2, initial=masked, masked=masked)
     for _ in range(2000):
         chosen = order.commit(progress, order.candidates(progress), torch.tensor([9.0, 0, 0, 0]), rng)
         assert len(chosen) == 2  # floor(4 cos(pi/4)) = 2 stay
@@ -150,6 +150,6 @@ def test_random_order_ignores_confidence_and_is_uniform():
 
 def test_ties_go_to_the_lower_offset():
     masked = torch.ones(6, dtype=torch.bool)
-    progress = Progress(step=0, steps=2, initial=masked, masked=masked)
+    progress = Progress.of(step=0, steps=2, initial=masked, masked=masked)
     chosen = MaskGITOrder(schedule=Cosine()).commit(progress, torch.arange(6), torch.ones(6), generator(0))
     assert chosen.tolist() == [0, 1]

@@ -17,7 +17,7 @@ from dimoo.diffusion.stopping import NoStop
 def progress(masked, step=0, steps=99, drift=None):
     flags = torch.tensor(masked, dtype=torch.bool)
     more = {} if drift is None else {"drift": torch.tensor(drift)}
-    return Progress(step=step, steps=steps, initial=torch.ones_like(flags), masked=flags, **more)
+    return Progress.of(step=step, steps=steps, initial=torch.ones_like(flags), masked=flags, **more)
 
 
 def committed(rule, confidence, *, block=None, **changes):

@@ -92,7 +92,7 @@ def progress(masked, unmasked, step=5, steps=8):
     """Offsets 0..: masked ones, then unmasked ones, then as many given."""
     flags = torch.tensor([True] * masked + [False] * 2 * unmasked)
     initial = torch.tensor([True] * (masked + unmasked) + [False] * unmasked)
-    return Progress(step=step, steps=steps, initial=initial, masked=flags)
+    return Progress.of(step=step, steps=steps, initial=initial, masked=flags)
 
 
 def numbers(remasking, now, runs):

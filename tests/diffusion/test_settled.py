@@ -25,7 +25,7 @@ MASKGIT = MaskGITOrder(schedule=Linear())
 
 def committed(order, drift, confidence=(0.5, 0.9, 0.5, 0.5)):
     masked = torch.tensor([True, True, True, False])
-    now = Progress(step=0, steps=4, initial=masked, masked=masked, drift=torch.tensor(drift))
+    now = Progress.of(step=0, steps=4, initial=masked, masked=masked, drift=torch.tensor(drift))
     candidates = order.candidates(now)
     return order.commit(now, candidates, torch.tensor(confidence)[candidates], generator(0)).tolist()
 

@@ -81,7 +81,7 @@ def test_the_next_masked_cells_are_the_candidates_and_are_all_committed(kind):
     wanted = [cell for cell in order.cells.tolist() if initial[cell]]
     taken = []
     for step in range(4):
-        progress = Progress(step=step, steps=4, initial=initial, masked=masked.clone())
+        progress = Progress.of(step=step, steps=4, initial=initial, masked=masked.clone())
         candidates = order.candidates(progress)
         share = len(wanted) - len(taken) - (total * (3 - step)) // 4
         assert candidates.tolist() == sorted(wanted[len(taken) : len(taken) + share])

@@ -8,7 +8,7 @@ END, MASK = 7, 0
 
 def progress(masked, initial=(1, 1, 1, 1, 0)):
     flags = [torch.tensor(values, dtype=torch.bool) for values in (initial, masked)]
-    return Progress(step=1, steps=4, initial=flags[0], masked=flags[1])
+    return Progress.of(step=1, steps=4, initial=flags[0], masked=flags[1])
 
 
 def stops(ids, masked, rule=StopAtToken(token=END)):  # noqa: B008 - frozen

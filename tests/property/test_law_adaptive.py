@@ -65,7 +65,7 @@ def naive_commit(rule, block, progress, confidence):
 def random_progress(initial, masked, step, steps, rng):
     drift = torch.randint(4, (3, len(initial)), generator=rng) / 8
     drift[torch.rand(drift.shape, generator=rng) < 0.2] = math.inf
-    return Progress(step=step, steps=steps, initial=initial, masked=masked, drift=drift)
+    return Progress.of(step=step, steps=steps, initial=initial, masked=masked, drift=drift)
 
 
 def random_confidence(rule, length, rng):

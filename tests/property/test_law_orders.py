@@ -20,7 +20,7 @@ def simulate(order, initial, steps, levels, seed):
     for step in range(steps):
         if not masked.any():
             break
-        progress = Progress(step=step, steps=steps, initial=initial, masked=masked)
+        progress = Progress.of(step=step, steps=steps, initial=initial, masked=masked)
         candidates = order.candidates(progress)
         assert bool(masked[candidates].all())
         confidence = torch.randint(levels, (len(candidates),), generator=rng).float()
