@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from dimoo.backbone.build import build_backbone
+from dimoo.backbone.compiled import compiled
 from dimoo.backbone.init import grow_codes, initialise, place_codes
 from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
@@ -74,8 +75,12 @@ def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
     )
 
 
-def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
+def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) -> DiffusionModule:
     """Everything that a diffusion run needs; weights are fresh, or those of `warm_start`.
+
+    Args:
+        recipe: the full config.
+        backbone: one to train in place of that; to look at a step, it may be on the meta device.
 
     Raises:
         ConfigError: the vocabulary of the tokenizers does not fit the backbone, or not that of the warm start.
@@ -88,9 +93,11 @@ def diffusion_module(recipe: DiffusionRecipe) -> DiffusionModule:
     prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
     schedule = parts.build_schedule(recipe.schedule)
     source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size)
+    if backbone is None:
+        backbone = _backbone(recipe, vocabulary, image, source)
     return DiffusionModule(
         recipe,
-        backbone=_backbone(recipe, vocabulary, image, source),
+        backbone=compiled(backbone) if recipe.compile else backbone,
         builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks),
         source=source,
         objective=MaskedObjective(

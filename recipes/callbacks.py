@@ -10,6 +10,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from recipes.processes import first_process
 from recipes.steps import StepModule, log
 
 
@@ -22,7 +23,7 @@ class RunProgress(L.Callback):
     def __init__(self, *, steps: int, every: int, console: Console | None = None) -> None:
         super().__init__()
         self._steps, self._every = steps, every
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, quiet=not first_process())
         self._bar: Progress | None = None
         self._since, self._items, self._first = 0.0, 0, 0
 

@@ -51,6 +51,12 @@ class RunConfig(StrictConfig):
     """Steps between checkpoints."""
     sample_every: int = Field(default=500, ge=1)
     """Steps between pictures, and for a tokenizer their PSNR."""
+    devices: int = Field(default=1, ge=1)
+    """Processes on each machine, each with a device of its own ..."""
+    nodes: int = Field(default=1, ge=1)
+    """... and machines. A step's examples are dealt to them all; `batch_size` stays the number of all together."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several processes hold: a copy of the model each, or a part of it each (FSDP2)."""
 
 
 class _Recipe(StrictConfig):
@@ -71,6 +77,12 @@ class TokenizerRecipe(_Recipe):
     extends: str | None = None
     """A tokenizer folder, or "mini": its encoder and codes are kept and fixed, codes up to `tokenizer`'s size are added
     and the decoder is trained on. `tokenizer` must be like it but for the size."""
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.run.devices * self.run.nodes > 1:
+            raise ValueError("a tokenizer is trained by one process; leave run.devices and run.nodes at 1")
+        return self
 
 
 class DiffusionRecipe(_Recipe):
@@ -98,6 +110,8 @@ class DiffusionRecipe(_Recipe):
     """Softmax over the ids of the position's modality only; False is the paper's full vocabulary."""
     loss_chunk: int = Field(default=4096, ge=1)
     """Masked rows whose logits exist at one time."""
+    compile: bool = False
+    """Compile the transformer's blocks (`torch.compile`): how it is computed, so equal but for rounding."""
     sampling: ImageSettings = ImageSettings()
     """How the exported model makes pictures where a request does not say."""
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -108,6 +122,18 @@ class DiffusionRecipe(_Recipe):
     """A checkpoint whose weights are taken over: a folder in our layout or the released one, or `owner/name` on the
     Hugging Face hub. It has the same shape, or fewer codes: those that the image tokenizer was extended by start as
     the old codes whose vectors lie nearest, and in the head as those that they stand for in pairs of pictures."""
+
+    @model_validator(mode="after")
+    def _fits_processes(self) -> Self:
+        packs = self.accumulate * self.run.devices * self.run.nodes
+        if packs > self.run.batch_size:
+            raise ValueError(
+                f"run.batch_size {self.run.batch_size} cannot be dealt to {packs} packs (accumulate x run.devices x"
+                f" run.nodes); set it to at least {packs}"
+            )
+        if self.ema and self.run.parallel == "fsdp" and self.run.devices * self.run.nodes > 1:
+            raise ValueError("run.parallel fsdp keeps no averaged weights; set ema to 0")
+        return self
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:

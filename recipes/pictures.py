@@ -72,6 +72,8 @@ class Pictures(L.Callback):
         else:
             with self._weights(trainer, pl_module):
                 grid = samples(pl_module, examples)
+        if not trainer.is_global_zero:  # all compute them, as each may hold but a part of the model
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         grid.save(self._folder / f"step{step:07d}.png")
         for logger in trainer.loggers:

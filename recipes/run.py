@@ -16,10 +16,13 @@ from dimoo.core.config import override
 from dimoo.core.errors import ConfigError, DimooError
 from recipes import registry
 from recipes.config import Recipe
+from recipes.processes import first_process
 
 CONFIG = "recipe.json"
-BOOKKEEPING = frozenset({"run.folder", "run.log_every", "run.save_every", "run.sample_every"})
-"""Settings that may change when a run goes on: what is learnt does not depend on them."""
+BOOKKEEPING = frozenset({"run.folder", "run.log_every", "run.save_every", "run.sample_every", "compile"})
+PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "accumulate"})
+"""Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number
+of processes and `accumulate` it depends by their product alone, into which a step's examples are dealt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print:
             sys.stdout.write(recipe.model_dump_json(indent=2) + "\n")
             return 0
+        if options.estimate:
+            from recipes.estimate import estimate
+
+            Console(highlight=False).print(estimate(recipe).table())
+            if not options.dry_run:
+                return 0
         folder = export_run(recipe) if options.export else run(recipe, dry=options.dry_run, resume=options.resume)
     except DimooError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1
-    console.print("dry run done: two steps, nothing written" if options.dry_run else f"done: {folder}")
+    if first_process():
+        console.print("dry run done: two steps, nothing written" if options.dry_run else f"done: {folder}")
     return 0
 
 
@@ -59,27 +69,31 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
     from recipes.assemble import build_module, export
     from recipes.pictures import callbacks
     from recipes.saving import read_checkpoint
-    from recipes.trainer import checkpoint_path, fit, make_trainer, run_folder
+    from recipes.trainer import checkpoint_path, fit, make_trainer, run_folder, sharded
 
     folder = run_folder(recipe.run)
     path = checkpoint_path(folder)
     before = read_checkpoint(path) if resume else None
-    if not dry:
+    if not dry and first_process():
         _claim(recipe, folder, resume=resume)
     module = build_module(recipe)
     extras = callbacks(recipe, module.source, folder, dry=dry)
     if dry:
-        with tempfile.TemporaryDirectory() as scratch:
-            fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
-            export(module, Path(scratch))
+        fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
+        if first_process() and not sharded(recipe.run):
+            with tempfile.TemporaryDirectory() as scratch:
+                export(module, Path(scratch))
         return folder
     if before is None:
         fit(make_trainer(recipe.run, callbacks=extras), module)
     elif before["steps_done"] < recipe.run.steps:
         fit(make_trainer(recipe.run, callbacks=extras, done=before["steps_done"]), module, checkpoint=path)
-    else:  # all steps are done; the averaged weights, where there are any, are what a checkpoint holds here
-        module.load_state_dict(before["state_dict"])
-    export(module, folder / "export")
+    if first_process():
+        # The last checkpoint has the weights whole, whatever part of them a process holds, and averaged if they are.
+        if sharded(recipe.run) or (before is not None and before["steps_done"] >= recipe.run.steps):
+            module = build_module(recipe)
+            module.load_state_dict(read_checkpoint(path)["state_dict"])
+        export(module, folder / "export")
     return folder
 
 
@@ -120,7 +134,7 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
 
 
 def _compare(path: Path, recipe: Recipe) -> None:
-    changed = [name for name in _changes(path, recipe) if name not in BOOKKEEPING]
+    changed = [name for name in _changes(path, recipe) if name not in BOOKKEEPING | PROCESSES]
     if changed:
         raise ConfigError(
             f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
@@ -147,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", help=f"one of {', '.join(registry.RECIPES)}")
     parser.add_argument(
         "--set", action="append", default=[], metavar="k=v", help="override a setting, as run.steps=100"
+    )
+    parser.add_argument(
+        "--estimate", action="store_true", help="print parameters, memory by part and operations of a step, and stop"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")

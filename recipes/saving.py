@@ -49,12 +49,18 @@ class Saving(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where a checkpoint is due. Lightning calls this after every other callback."""
+        """Save where a checkpoint is due. Lightning calls this after every other callback.
+
+        Raises:
+            TrainingError: the checkpoint cannot be written.
+        """
         del outputs, batch, batch_idx
         assert isinstance(pl_module, StepModule)
         done = pl_module.steps_done
+        if trainer.world_size > 1:  # whom Ctrl-C reached: all stop after the same step
+            self._stop = bool(trainer.strategy.reduce_boolean_decision(self._stop, all=False))
         if done % self._every == 0 or done == self._steps or self._stop:
-            trainer.save_checkpoint(self._path)
+            self._save(trainer, done)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give Ctrl-C back."""
@@ -65,6 +71,16 @@ class Saving(Checkpoint):
         """Give Ctrl-C back."""
         del trainer, pl_module, exception
         self._restore()
+
+    def _save(self, trainer: L.Trainer, done: int) -> None:
+        # Lightning writes beside the file and then renames, so that a checkpoint is whole or not there.
+        try:
+            trainer.save_checkpoint(self._path)
+        except OSError as error:
+            kept = f"the one before is whole: {self._path}" if self._path.is_file() else "there is none yet"
+            raise TrainingError(
+                f"the checkpoint of step {done} cannot be written: {error}; {kept}. Make room, then go on with --resume"
+            ) from error
 
     def _ask(self, *_: Any) -> None:
         self._stop = True

@@ -1,4 +1,4 @@
-"""The Lightning trainer of every recipe: run folder, loggers, precision, and how a run starts and stops."""
+"""The Lightning trainer of every recipe: run folder, loggers, precision, processes, and how a run starts and stops."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Literal
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from typing_extensions import assert_never
 
 from dimoo.core.errors import TrainingError
 from recipes.callbacks import RunProgress
@@ -25,6 +27,8 @@ UNFOUNDED = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # Steps carry no data state: recipes.steps.
     r"You're resuming from a checkpoint that ended before the epoch ended",
+    # The model is sharded in `configure_model` only where no average is kept.
+    r"You're using the WeightAveraging callback with a model that overrides the configure_model callback",
     # `_csv` puts the rows back.
     r"Experiment logs directory .* exists and is not empty",
 )
@@ -52,6 +56,27 @@ def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf
     return "bf16-mixed" if choice == "bf16" else "32-true"
 
 
+def sharded(run: RunConfig) -> bool:
+    """Whether a process holds but a part of the weights."""
+    return run.parallel == "fsdp" and run.devices * run.nodes > 1
+
+
+def strategy(run: RunConfig) -> Strategy | Literal["auto"]:
+    """How the processes of a run share the model; "auto" for one."""
+    if run.devices * run.nodes == 1:
+        return "auto"
+    match run.parallel:
+        case "ddp":
+            return DDPStrategy(gradient_as_bucket_view=True)
+        case "fsdp":
+            # One file as of one process, which any number of processes can go on from.
+            return ModelParallelStrategy(
+                data_parallel_size=run.devices * run.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
+            )
+        case _:
+            assert_never(run.parallel)
+
+
 @contextmanager
 def _calm() -> Iterator[None]:
     """Without what Lightning says that does not apply here; its logger is given back as it was."""
@@ -71,9 +96,9 @@ def _calm() -> Iterator[None]:
 def make_trainer(
     run: RunConfig, *, callbacks: Sequence[L.Callback] = (), done: int = 0, dry: bool = False
 ) -> L.Trainer:
-    """A trainer on one device for `run.steps` optimiser steps, of which `done` were taken before.
+    """A trainer for `run.steps` optimiser steps, of which `done` were taken before.
 
-    It takes an accelerator where there is one. `dry` takes two steps and writes nothing.
+    It takes accelerators where there are some. `dry` takes two steps and writes nothing.
     """
     folder = run_folder(run)
     steps = min(2, run.steps) if dry else run.steps
@@ -91,7 +116,9 @@ def make_trainer(
         max_epochs=1,
         limit_train_batches=steps,
         accelerator="auto",
-        devices=1,  # the modules assume that there is no other process
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=strategy(run),
         precision=precision(run.precision),
         logger=loggers,
         callbacks=parts,

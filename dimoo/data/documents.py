@@ -36,17 +36,18 @@ class DocumentBuilder:
     tasks: Mapping[str, TaskText] = field(default_factory=lambda: STANDARD)
     """How each task is said."""
 
-    def build(self, examples: Sequence[Example], generator: Generator) -> list[Document]:
-        """One document per example; every draw comes from `generator`.
+    def build(self, examples: Sequence[Example], generators: Sequence[Generator]) -> list[Document]:
+        """One document per example; every draw for it comes from its own generator.
 
         Raises:
             DataError: an example has no picture where its task needs one, nothing that the mixture can ask of it, or
                 too long a text.
         """
-        chosen = [self._choose(example, generator) for example in examples]
+        pairs = zip(examples, generators, strict=True)
+        chosen = [self._choose(example, generator) for example, generator in pairs]
         grids = self._encode(picture for one in chosen for picture in (*one.images, one.image) if picture is not None)
         documents = []
-        for one in chosen:
+        for one, generator in zip(chosen, generators, strict=True):
             try:
                 built = self._problem(one, grids)
             except RequestError as error:

@@ -87,25 +87,23 @@ class MaskedObjective:
         device = backbone.device
         layout = PackedLayout.of(noisy.batch.lengths, device)
         hidden = backbone(noisy.ids.to(device), layout)
-        groups = noisy.groups.to(device)
-        wanted = noisy.batch.ids[noisy.rows].to(device)
-        rows = noisy.rows.to(device)
+        wanted = noisy.batch.ids[noisy.rows]
         everything = (0, self.vocabulary.size)
         ranges = [target.columns if self.slice_loss else everything for target in noisy.batch.targets]
         order, pieces = [], []
         for columns in dict.fromkeys(ranges):
-            members = _members(ranges, columns, groups.group).nonzero().squeeze(1)
+            members = _members(ranges, columns, noisy.groups.group).nonzero().squeeze(1)
             order.append(members)
             pieces.append(
                 chunked_nll(
-                    hidden[rows[members]],
-                    wanted[members] - columns[0],
+                    hidden[noisy.rows[members].to(device)],
+                    (wanted[members] - columns[0]).to(device),
                     lambda piece, columns=columns: backbone.head(piece, slice(*columns)),  # type: ignore[misc]
                     self.chunk,
                 )
             )
-        nll = torch.cat(pieces)[torch.cat(order).argsort()]
-        return Loss(terms=self.weight(nll, groups), nll=nll.detach())
+        nll = torch.cat(pieces)[torch.cat(order).argsort().to(device)]
+        return Loss(terms=self.weight(nll, noisy.groups.to(device)), nll=nll.detach())
 
 
 def _members(values: Sequence[object], value: object, group: Tensor) -> Tensor:

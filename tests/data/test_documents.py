@@ -81,12 +81,12 @@ def test_training_shows_what_sampling_shows() -> None:
     one = example(1)
     grid, caption = codes(one), one.caption
     assert caption is not None
-    (drawn,) = builder(text_to_image=1).build([one], generator(0))
+    (drawn,) = builder(text_to_image=1).build([one], [generator(0)])
     assert same(drawn, text_to_image(PROMPTS, caption, grid).document())
-    (told,) = builder(caption=1, caption_tokens=12).build([one], generator(0))
+    (told,) = builder(caption=1, caption_tokens=12).build([one], [generator(0)])
     wanted = understanding(PROMPTS, CAPTION_REQUEST, [grid], caption, length=12)
     assert same(told, wanted.document())
-    (asked,) = builder(question=1, question_tokens=5).build([one], generator(0))
+    (asked,) = builder(question=1, question_tokens=5).build([one], [generator(0)])
     answers = [understanding(PROMPTS, question, [grid], answer, length=5).document() for question, answer in one.qa]
     assert any(same(asked, answer) for answer in answers)
 
@@ -94,13 +94,13 @@ def test_training_shows_what_sampling_shows() -> None:
 def test_targets_are_the_answer_alone() -> None:
     one = example(2)
     vocabulary = PROMPTS.vocabulary
-    (drawn,) = builder(text_to_image=1).build([one], generator(0))
+    (drawn,) = builder(text_to_image=1).build([one], [generator(0)])
     assert [target.kind for target in drawn.targets] == ["image"]
     grid = codes(one).codes
     assert grid is not None
     start, _ = vocabulary.columns("image")
     assert (drawn.ids[drawn.group == 0] - start).tolist() == grid.flatten().tolist()
-    (told,) = builder(caption=1, caption_tokens=15).build([one], generator(0))
+    (told,) = builder(caption=1, caption_tokens=15).build([one], [generator(0)])
     assert [target.kind for target in told.targets] == ["text", "padding"]
     words = PROMPTS.text.encode(one.caption or "")
     assert told.ids[told.group == 0].tolist() == [*words, vocabulary.answer_end]
@@ -122,7 +122,7 @@ def test_weights_and_dropout_are_frequencies() -> None:
         names[key(understanding(PROMPTS, question, [grid], answer, length=8).document())] = f"question {index}"
     count = 1500
     made = builder(text_to_image=2, question=1, caption=1, dropout=0.3)
-    seen = Counter(names[key(document)] for document in made.build([one] * count, generator(1)))
+    seen = Counter(names[key(document)] for document in made.build([one] * count, [generator(1)] * count))
     wanted = {"image": 0.35, "image without words": 0.15, "caption": 0.25, "question 0": 0.125, "question 1": 0.125}
     assert seen.keys() == wanted.keys()
     for name, share in wanted.items():
@@ -133,27 +133,30 @@ def test_weights_and_dropout_are_frequencies() -> None:
 def test_an_example_is_asked_only_what_it_can_answer() -> None:
     image = example(4).image
     mixture = {"text_to_image": 1.0, "question": 1.0, "caption": 1.0}
-    asked = builder(**mixture).build([Example(image=image, qa=(("what", "a cat"),))] * 20, generator(0))
+    asked = builder(**mixture).build(
+        [Example(image=image, qa=(("what", "a cat"),))] * 20,
+        [generator(0)] * 20,
+    )
     assert len({key(document) for document in asked}) == 1
     assert {target.kind for target in asked[0].targets} == {"text", "padding"}
-    told = builder(**mixture).build([Example(image=image, caption="a cat")] * 40, generator(0))
+    told = builder(**mixture).build([Example(image=image, caption="a cat")] * 40, [generator(0)] * 40)
     assert {tuple(target.kind for target in document.targets) for document in told} == {("image",), ("text", "padding")}
     with pytest.raises(DataError, match=r"caption None and 0 questions has nothing"):
-        builder(**mixture).build([Example(image=image)], generator(0))
+        builder(**mixture).build([Example(image=image)], [generator(0)])
     with pytest.raises(DataError, match=r"caption 'a cat' and 0 questions has nothing"):
-        builder(question=1).build([Example(image=image, caption="a cat")], generator(0))
+        builder(question=1).build([Example(image=image, caption="a cat")], [generator(0)])
 
 
 def test_an_empty_caption_is_a_caption() -> None:
-    (document,) = builder(text_to_image=1).build([Example(image=example(0).image, caption="")], generator(0))
+    (document,) = builder(text_to_image=1).build([Example(image=example(0).image, caption="")], [generator(0)])
     assert same(document, text_to_image(PROMPTS, "", codes(example(0))).document())
 
 
 def test_a_picture_is_needed_and_texts_must_fit() -> None:
     with pytest.raises(DataError, match=r"caption 'words' has no picture"):
-        builder(text_to_image=1).build([Example(caption="words")], generator(0))
+        builder(text_to_image=1).build([Example(caption="words")], [generator(0)])
     with pytest.raises(DataError, match=r"words 'describe the picture': .* more than the 3 .*mixture\.caption_tokens"):
-        builder(caption=1, caption_tokens=3).build([example(5)], generator(0))
+        builder(caption=1, caption_tokens=3).build([example(5)], [generator(0)])
 
 
 class Counting:
@@ -174,7 +177,7 @@ def test_pictures_of_one_size_are_encoded_together_and_each_keeps_its_place() ->
     sizes = [(16, 24), (24, 16), (16, 24), (8, 8), (24, 16)]
     examples = [example(index, size) for index, size in enumerate(sizes)]
     counting = Counting()
-    documents = builder(image_tokenizer=counting, text_to_image=1).build(examples, generator(0))
+    documents = builder(image_tokenizer=counting, text_to_image=1).build(examples, [generator(0)] * len(examples))
     assert sorted(counting.batches) == [(1, 3, 8, 8), (2, 3, 16, 24), (2, 3, 24, 16)]
     for one, document in zip(examples, documents, strict=True):
         assert same(document, text_to_image(PROMPTS, one.caption or "", codes(one)).document())
@@ -185,10 +188,10 @@ def test_the_generator_decides_everything_and_examples_stay_as_they_are() -> Non
     before = [one.image.copy() for one in examples if one.image is not None]
     made = builder(text_to_image=1, question=1, caption=1, dropout=0.5)
     torch.manual_seed(0)
-    first = made.build(examples, generator(3))
+    first = made.build(examples, [generator(3)] * len(examples))
     torch.manual_seed(1)
-    again = made.build(examples, generator(3))
-    other = made.build(examples, generator(4))
+    again = made.build(examples, [generator(3)] * len(examples))
+    other = made.build(examples, [generator(4)] * len(examples))
     assert all(map(same, first, again))
     assert not all(map(same, first, other))
     for one, image in zip(examples, before, strict=True):

@@ -80,7 +80,7 @@ def builder(tasks: dict[str, TaskText] = TASKS, **changes: float) -> DocumentBui
 
 
 def document(example: TaskExample, **changes: float) -> Document:
-    (made,) = builder(**changes).build([Example(tasks=(example,))], generator(0))
+    (made,) = builder(**changes).build([Example(tasks=(example,))], [generator(0)])
     return made
 
 
@@ -187,7 +187,7 @@ def test_dropout_takes_the_branches_of_the_request_evenly(task: WorldTask, kind:
     names = {tuple(branch.ids.tolist()): name for name, branch in start.branches.items()}
     assert len(names) == len(start.branches)
     count, length = 300, len(start.answer)
-    made = builder(dropout=0.6).build([Example(tasks=(example,))] * count, generator(0))
+    made = builder(dropout=0.6).build([Example(tasks=(example,))] * count, [generator(0)] * count)
     seen = Counter(names[tuple(one.ids[:-length].tolist())] for one in made)
     others = [name for name in start.branches if name != "condition"]
     share = {"condition": 0.4 if others else 1.0, **dict.fromkeys(others, 0.6 / max(1, len(others)))}
@@ -202,7 +202,7 @@ def test_of_several_tasks_each_is_drawn() -> None:
     examples = (case("predict", "predict_canny", 0), case("chat", "chat_fact", 0), case("edit", KINDS["edit"][0], 0))
     lengths = {len(document(one)): one.task for one in examples}
     assert len(lengths) == 3
-    made = builder().build([Example(tasks=examples)] * 150, generator(0))
+    made = builder().build([Example(tasks=examples)] * 150, [generator(0)] * 150)
     seen = Counter(lengths[len(one)] for one in made)
     assert all(abs(seen[one.task] - 50) < 30 for one in examples)
 
@@ -217,7 +217,7 @@ def test_every_task_of_the_recipe_fits() -> None:
     for phase in source.phases:
         world = WorldSource(phase.world, 0, tasks=phase.tasks)
         examples = [world.example(index) for index in range(150)]
-        builder(dropout=MIXTURE.dropout).build(examples, generator(0))
+        builder(dropout=MIXTURE.dropout).build(examples, [generator(0)] * len(examples))
         seen |= {task.task for one in examples for task in one.tasks}
     assert seen >= {"edit", "inpaint", "subject", "style", "restyle", "control", "predict", "view", "ask"}
     text, longest = MODEL.prompts.text, {"ask": MIXTURE.question_tokens, "chat": MIXTURE.caption_tokens}
@@ -247,11 +247,11 @@ def test_an_example_that_does_not_fit_is_named(example: TaskExample, message: st
 def test_how_a_task_is_said_is_the_tables() -> None:
     example = case("predict", "predict_canny", 0)
     other = {**TASKS, "predict": TASKS["predict"].model_copy(update={"text": "see {option}"})}
-    (made,) = builder(other).build([Example(tasks=(example,))], generator(0))
+    (made,) = builder(other).build([Example(tasks=(example,))], [generator(0)])
     assert not torch.equal(made.ids[:20], document(example).ids[:20])
     refused = {**TASKS, "predict": TASKS["predict"].model_copy(update={"options": {}, "text": "map"})}
     with pytest.raises(DataError, match="takes no option"):
-        builder(refused).build([Example(tasks=(example,))], generator(0))
+        builder(refused).build([Example(tasks=(example,))], [generator(0)])
 
 
 def test_a_mixture_says_how_long_words_are() -> None:
@@ -270,8 +270,8 @@ def test_the_builders_own_table_is_the_standard_one() -> None:
     example = [Example(tasks=(case("predict", "predict_canny", 0),))]
     assert MODEL.kit.image_tokenizer is not None
     own = DocumentBuilder(prompts=MODEL.prompts, image_tokenizer=MODEL.kit.image_tokenizer, mixture=MIXTURE)
-    (made,) = own.build(example, generator(0))
-    (standard,) = builder(STANDARD, dropout=MIXTURE.dropout).build(example, generator(0))
-    (other,) = builder(TASKS, dropout=MIXTURE.dropout).build(example, generator(0))
+    (made,) = own.build(example, [generator(0)] * len(example))
+    (standard,) = builder(STANDARD, dropout=MIXTURE.dropout).build(example, [generator(0)] * len(example))
+    (other,) = builder(TASKS, dropout=MIXTURE.dropout).build(example, [generator(0)] * len(example))
     assert torch.equal(made.ids, standard.ids)
     assert not torch.equal(made.ids[:20], other.ids[:20])  # it calls the map by another name

@@ -89,12 +89,15 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "accumulate": ("1", LEARNT),
         "slice_loss": ("false", LEARNT),
         "loss_chunk": ("3", {"rows at a time"}),
+        "compile": ("true", {"compiled"}),
         "sampling": ('{"steps":3}', {"sampling"}),
         "ema": ("0.5", {"weights"}),
         "place_codes": ("false", LEARNT),
         "warm_start": ("FOLDER/warm", LEARNT),
     },
 }
+ELSEWHERE = {"run.devices", "run.nodes", "run.parallel"}
+"""Are tested with several processes, in `test_processes.py`."""
 EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureConfig}
 
 
@@ -102,6 +105,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
     """What a run leaves behind, part by part."""
     saved: list[int] = []
     rows: list[int] = [0]
+    compiled: set[str] = set()
     save, head = L.Trainer.save_checkpoint, Backbone.head
 
     def spy_save(self: L.Trainer, path: Path) -> None:
@@ -112,9 +116,17 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
         rows.append(len(hidden))
         return head(self, hidden, columns)
 
+    def spy_compile(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+        def called(*inputs: Any) -> Any:  # as it is: what torch makes of it is tested elsewhere
+            compiled.add(function.__name__)
+            return function(*inputs)
+
+        return called
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(L.Trainer, "save_checkpoint", spy_save)
         patch.setattr(Backbone, "head", spy_head)
+        patch.setattr(torch, "compile", spy_compile)
         folder = run(recipe)
     return {
         "folder": str(folder),
@@ -123,6 +135,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
         "pictures": [path.name for path in (folder / "pictures").glob("*")],
         "saved": saved,
         "rows at a time": max(rows) <= 3,
+        "compiled": sorted(compiled),
         "sampling": json.loads((folder / "export/config.json").read_text()).get("image"),
     }
 
@@ -184,7 +197,7 @@ def test_no_setting_is_left_out(name: str, kind: type[BaseModel]) -> None:
     for field in kind.model_fields.keys() - {"kind"}:
         nested = EXPANDED.get(field)
         names |= {field} if nested is None else {f"{field}.{leaf}" for leaf in nested.model_fields}
-    assert names == FIELDS[name].keys()
+    assert names == FIELDS[name].keys() | ELSEWHERE
 
 
 def test_the_longest_prompt_is_kept_to(tiny: Tiny) -> None:

@@ -215,7 +215,7 @@ def test_two_codebooks_train(two):
     mixture = MixtureConfig(text_to_image=1, caption=0, question=0, dropout=0.0)
     builder = DocumentBuilder(prompts=two.prompts, image_tokenizer=TwoBooks(), mixture=mixture)
     image = np.asarray(picture(16, 24))
-    documents = builder.build([Example(caption="a cat", image=image)], generator(0))
+    documents = builder.build([Example(caption="a cat", image=image)], [generator(0)])
     batch = pack(documents)
     start, stop = two.config.vocabulary.columns("image")
     assert [target.columns for target in batch.targets] == [(start, start + 32), (start + 32, stop)]

@@ -1,0 +1,180 @@
+"""What a run will take, before it starts: parameters, memory by part and operations per step.
+
+Nothing is guessed but what a fused attention kernel holds: the recipe's own first step is taken on the meta device, on
+its own documents, with its own packs, where tensors have shapes and no numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from dimoo.backbone.block import Attention
+from dimoo.backbone.build import build_backbone
+from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.layout import PackedLayout
+from dimoo.backbone.model import Backbone
+from dimoo.core.errors import ConfigError
+from dimoo.core.peak import peak_bytes
+from dimoo.denoise.objective import Noisy
+from recipes.assemble import diffusion_module
+from recipes.config import DiffusionRecipe, Recipe
+from recipes.trainer import precision, sharded
+
+MASTER = 4
+"""Bytes of a weight, of its gradient and of each of its two moments: they are float32 in every precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a recipe takes."""
+
+    parameters: dict[str, int]
+    """By part of the network."""
+    processes: int
+    tokens: int
+    """Of the first step, on all processes together."""
+    masked: int
+    """Tokens of it whose loss is computed."""
+    operations: dict[str, float]
+    """Multiplications and additions of a step, forward and backward, by part; what is computed a second time to save
+    memory does not count."""
+    memory: dict[str, int]
+    """Bytes in one process, by part."""
+
+    @property
+    def total_operations(self) -> float:
+        """Of all parts, of a step."""
+        return sum(self.operations.values())
+
+    def table(self) -> Table:
+        """To be printed."""
+        table = Table(title=f"{self.processes} process{'es' * (self.processes > 1)}", title_justify="left")
+        for name in ("what", "part", "value"):
+            table.add_column(name, justify="right" if name == "value" else "left")
+        for title, parts, scale, unit in (
+            ("parameters", self.parameters, 1e6, "M"),
+            ("memory of a process", self.memory, 1e9, "GB"),
+            ("operations of a step", self.operations, 1e12, "TFLOP"),
+        ):
+            for name, value in {**parts, "all": sum(parts.values())}.items():
+                table.add_row(title, name, f"{value / scale:,.3f} {unit}")
+            table.add_section()
+        table.add_row("tokens of a step", "all", f"{self.tokens:,}")
+        table.add_row("tokens of a step", "masked", f"{self.masked:,}")
+        return table
+
+
+def estimate(recipe: Recipe) -> Estimate:
+    """What a recipe takes.
+
+    Of one step, the first: with data of other lengths, or later in a curriculum, steps differ.
+
+    Raises:
+        ConfigError: the recipe trains no transformer.
+        CheckpointError: a tokenizer cannot be read.
+    """
+    if not isinstance(recipe, DiffusionRecipe):
+        raise ConfigError(f"--estimate looks at recipes of kind 'diffusion', not {recipe.kind!r}")
+    kind = torch.bfloat16 if precision(recipe.run.precision) == "bf16-mixed" else torch.float32
+    world = recipe.run.devices * recipe.run.nodes
+    backbone = _fused(recipe.backbone, kind)
+    # One process that takes the packs of all of them in turn: it has their documents and masks.
+    alone = recipe.model_copy(update={"accumulate": recipe.accumulate * world, "compile": False})
+    module = diffusion_module(alone, backbone)
+    noisy = module.corrupted(0)
+    largest = max(noisy, key=lambda entry: entry.ids.numel())
+    parameters = _parameters(backbone)
+    for parameter in backbone.parameters():  # gradients are counted by themselves
+        parameter.grad = torch.zeros_like(parameter)
+    step = peak_bytes(lambda: torch.autograd.backward(module.objective.loss(backbone, largest).terms.total))
+    return Estimate(
+        parameters=parameters,
+        processes=world,
+        tokens=sum(entry.ids.numel() for entry in noisy),
+        masked=sum(entry.rows.numel() for entry in noisy),
+        operations=_operations(recipe, parameters["blocks"], noisy),
+        memory={
+            **_held(recipe, parameters),
+            "activations": step,
+        },
+    )
+
+
+def _parameters(backbone: Backbone) -> dict[str, int]:
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    parts = {"embedding": backbone.embedding, "blocks": backbone.blocks, "norm": backbone.norm}
+    return {name: count(module) for name, module in {**parts, "head": backbone.unembedding}.items()}
+
+
+def _held(recipe: DiffusionRecipe, parameters: dict[str, int]) -> dict[str, int]:
+    """What stays from step to step."""
+    count, split = sum(parameters.values()), sharded(recipe.run)
+    own = -(-count // (recipe.run.devices * recipe.run.nodes)) if split else count
+    held = {"weights": MASTER * own, "gradients": MASTER * own, "AdamW": 2 * MASTER * own}
+    if recipe.ema:
+        held["average"] = MASTER * own
+    if split:
+        # What belongs to no block, and a block while it is computed, is whole, and so are its gradients.
+        block = parameters["blocks"] // recipe.backbone.layers
+        held["gathered"] = 2 * MASTER * (count - parameters["blocks"] + block)
+    return held
+
+
+def _operations(recipe: DiffusionRecipe, blocks: int, noisy: Sequence[Noisy]) -> dict[str, float]:
+    """Two for each weight and token forward, twice as many backward; attention has n x n scores of each sequence."""
+    width, layers = recipe.backbone.d_model, recipe.backbone.layers
+    tokens = sum(entry.ids.numel() for entry in noisy)
+    pairs = sum(length * length for entry in noisy for length in entry.batch.lengths)
+    columns = 0
+    for entry in noisy:
+        ranges = [
+            target.columns if recipe.slice_loss else (0, recipe.backbone.vocab_size) for target in entry.batch.targets
+        ]
+        columns += int(torch.tensor([stop - start for start, stop in ranges])[entry.groups.group].sum())
+    return {
+        "blocks": 6.0 * blocks * tokens,
+        "attention": 12.0 * width * layers * pairs,
+        "head": 6.0 * width * columns,
+    }
+
+
+def _fused(config: BackboneConfig, kind: torch.dtype) -> Backbone:
+    """The network on the meta device, with attention that holds what fused kernels hold."""
+    with torch.device("meta"):
+        backbone = build_backbone(config).to(kind)
+    for module in backbone.modules():
+        if isinstance(module, Attention):
+            module.backend = _Fused()
+    return backbone
+
+
+class _Fused:
+    """Attention that keeps its inputs, its output and a sum for each query and head."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
+        """See `AttentionBackend.attend`; the output is empty."""
+        del layout
+        out: Tensor = _Kernel.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out, sums = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        del gradients
+        query, key, value, _, _ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)

@@ -1,0 +1,134 @@
+"""Two processes learn what one does, and go on from each other's checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_recipes import Tiny, before_step, checkpoint
+from torch.testing import assert_close
+
+from dimoo.core.errors import ConfigError, TrainingError
+from recipes.diffusion import DiffusionModule
+from recipes.processes import first_process
+from recipes.run import run
+
+HERE = Path(__file__).parent
+PLAIN = [sys.executable]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str) -> None:
+    """Run `world_base` in two processes on the CPU."""
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    done = subprocess.run(
+        [*launcher, str(HERE / "processes.py"), "world_base", str(folder), str(image_tokenizer), *changes],
+        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("step 7/7") == 1, "only the first process reports"
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "csv/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Their logs and what they export, to rounding."""
+    left, right = rows(one), rows(other)
+    assert [row["step"] for row in left] == [row["step"] for row in right] == [str(step) for step in range(7)]
+    for first, second in zip(left, right, strict=True):
+        for name in ("loss", "grad_norm", "tokens", "nll/image", "nll/text"):
+            assert bool(first[name]) == bool(second[name])
+            if first[name]:
+                assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-6)
+    weights, others = (load_file(folder / "export/model.safetensors") for folder in (one, other))
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert_close(weight, others[name], rtol=2**-7, atol=1e-6)  # they are exported in bfloat16
+    state, further = (checkpoint(folder)["state_dict"] for folder in (one, other))
+    for name, weight in state.items():
+        assert_close(weight, further[name], rtol=0, atol=2e-6)
+
+
+def after_two_steps(recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until the checkpoint of the second step."""
+
+    def stop(module: DiffusionModule) -> None:
+        raise ConnectionError("out")
+
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 3, stop)
+        with pytest.raises(ConnectionError):
+            run(recipe)  # type: ignore[arg-type]
+
+
+def test_copies_in_two_processes(tiny: Tiny, image_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process takes two packs in turn; two take one each, from where another one has come to."""
+    whole = run(tiny("world_base", "run.name=whole"))
+    begun = tiny("world_base", "run.name=begun")
+    after_two_steps(begun, monkeypatch)
+    folder = Path(begun.run.folder)
+    two(PLAIN, folder, image_tokenizer, "run.name=begun", "accumulate=1", "run.devices=2", "--resume")
+    assert_same(whole, folder / "begun")
+
+
+def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
+    """Each holds a half of every matrix (FSDP2) and computes two packs of four."""
+    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0"))
+    folder = whole.parent
+    changes = ["run.devices=2", "run.parallel=fsdp", "ema=0"]
+    two(TORCHRUN, folder, image_tokenizer, "run.name=parts", "accumulate=2", *changes)
+    assert_same(whole, folder / "parts")
+    again = tiny("world_base", "run.name=parts", "accumulate=4", "ema=0", "run.steps=7")
+    assert run(again, resume=True) == folder / "parts"  # one process reads what two have written
+
+
+def test_more_packs_than_examples_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"batch_size 4 cannot be dealt to 6 packs.*at least 6"):
+        tiny("world_base", "accumulate=2", "run.devices=3")
+    with pytest.raises(ConfigError, match=r"fsdp keeps no averaged weights; set ema to 0"):
+        tiny("world_base", "run.devices=2", "run.parallel=fsdp")
+    with pytest.raises(ConfigError, match=r"trained by one process"):
+        tiny("world_tokenizer", "run.devices=2")
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [({}, True), ({"RANK": "0"}, True), ({"RANK": "3", "LOCAL_RANK": "0"}, False), ({"LOCAL_RANK": "1"}, False)],
+)
+def test_which_process_writes(environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert first_process() is first
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for it: the write fails in the middle."""
+    recipe = tiny("world_base")
+    folder = Path(recipe.run.folder) / "world_base"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(module: DiffusionModule) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+
+    before_step(monkeypatch, DiffusionModule, 3, fill)
+    try:
+        with pytest.raises(TrainingError, match=r"checkpoint of step 4 cannot be written: .*the one before is whole"):
+            run(recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoint(folder)["steps_done"] == 2
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
