@@ -1,4 +1,6 @@
-"""Run a recipe: python -m recipes.run NAME [--set k=v ...] [--print | --dry-run | --resume | --export]."""
+"""Run a recipe: python -m recipes.run NAME [--set k=v ...] [--estimate] [--print | --dry-run | --resume ...].
+
+`--estimate` goes with `--dry-run` too."""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from recipes.config import Recipe
 from recipes.processes import first_process
 
 CONFIG = "recipe.json"
-BOOKKEEPING = frozenset({"run.folder", "run.log_every", "run.save_every", "run.sample_every", "compile"})
+BOOKKEEPING = frozenset({"run.folder", "run.name", "run.log_every", "run.save_every", "run.sample_every", "compile"})
 PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "accumulate"})
 """Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number
 of processes and `accumulate` it depends by their product alone, into which a step's examples are dealt."""
@@ -30,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True, highlight=False)
     try:
-        recipe = override(registry.get(options.name), options.set)
+        recipe = registry.get(options.name)
+        if isinstance(options.resume, Path):
+            recipe = _of_run(options.resume, recipe)
+        recipe = override(recipe, options.set)
         if options.print:
             sys.stdout.write(recipe.model_dump_json(indent=2) + "\n")
             return 0
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Console(highlight=False).print(estimate(recipe).table())
             if not options.dry_run:
                 return 0
-        folder = export_run(recipe) if options.export else run(recipe, dry=options.dry_run, resume=options.resume)
+        folder = export_run(recipe) if options.export else run(recipe, dry=options.dry_run, resume=bool(options.resume))
     except DimooError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1
@@ -120,6 +125,26 @@ def export_run(recipe: Recipe) -> Path:
     return folder
 
 
+def _of_run(folder: Path, recipe: Recipe) -> Recipe:
+    """The settings of the run in a folder, which may have been moved since.
+
+    Raises:
+        ConfigError: there is no run, or it is one of another kind of recipe.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no run in {str(folder)!r}: it has no {CONFIG}; give the folder of a run, as runs/NAME"
+        )
+    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
+        raise ConfigError(
+            f"the run in {str(folder)!r} is of another kind than {recipe.kind!r}; name a recipe of its kind"
+        )
+    found = type(recipe).load(path)
+    place = {"folder": str(folder.parent), "name": folder.resolve().name}
+    return found.model_copy(update={"run": found.run.model_copy(update=place)})
+
+
 def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """Write the resolved recipe into the run folder, or check it against the one there."""
     path = folder / CONFIG
@@ -168,7 +193,14 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")
     what.add_argument("--dry-run", action="store_true", help="build everything and take two steps; write nothing")
-    what.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    what.add_argument(
+        "--resume",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="RUN",
+        help="go on from the run's last checkpoint; RUN: of the run in that folder, with the settings that it has",
+    )
     what.add_argument(
         "--export", action="store_true", help="write what the run's last checkpoint holds to its export folder"
     )

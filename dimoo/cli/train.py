@@ -17,6 +17,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="K=V", help="Override a setting, as run.steps=100.")
     ] = None,
     show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe and stop.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print parameters, memory by part and operations of a step; stop.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything and take two steps; write nothing.")
     ] = False,
@@ -30,7 +33,13 @@ def train(
     The same as `python -m recipes.run`. Recipes come with a checkout of the repository.
     """
     arguments = [name, *(f"--set={change}" for change in changes or [])]
-    arguments += ["--print"] * show + ["--dry-run"] * dry_run + ["--resume"] * resume + ["--export"] * export
+    arguments += (
+        ["--estimate"] * estimate
+        + ["--print"] * show
+        + ["--dry-run"] * dry_run
+        + ["--resume"] * resume
+        + ["--export"] * export
+    )
     try:
         from recipes.run import main
 

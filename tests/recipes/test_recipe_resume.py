@@ -223,3 +223,26 @@ def test_sample_pictures_show_the_average_and_training_goes_on_as_it_would(
     assert torch.equal(shown[0], seen["state_dict"]["backbone.embedding.weight"])
     assert not torch.equal(shown[0], seen["current_model_state"]["backbone.embedding.weight"])
     assert list(differences(plain["current_model_state"], seen["current_model_state"])) == []
+
+
+def test_a_run_is_resumed_by_its_folder_with_the_settings_that_it_has(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No `--set` has to be said again, and the folder may have been moved."""
+    whole = run(tiny("world_base", "run.name=whole"))
+    broken = tiny("world_base", "run.name=broken")
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 5, power_cut)
+        with pytest.raises(ConnectionError):
+            run(broken)
+    moved = whole.parent / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    (Path(broken.run.folder) / "broken").rename(moved)
+    assert main(["world_base", "--resume", str(moved)]) == 0
+    renamed(moved / "export", "moved", "whole")
+    assert_same_run(whole, moved)
+    assert main(["world_tokenizer", "--resume", str(moved)]) == 1
+    assert main(["world_base", "--resume", str(moved / "export")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is of another kind than 'tokenizer'" in said
+    assert "it has no recipe.json" in said
