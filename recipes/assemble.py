@@ -12,6 +12,7 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.compiled import compiled
 from dimoo.backbone.init import grow_codes, initialise, place_codes
 from dimoo.backbone.model import Backbone
+from dimoo.backbone.recompute import recomputed
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
@@ -97,7 +98,7 @@ def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) 
         backbone = _backbone(recipe, vocabulary, image, source)
     return DiffusionModule(
         recipe,
-        backbone=compiled(backbone) if recipe.compile else backbone,
+        backbone=recomputed(compiled(backbone) if recipe.compile else backbone, recipe.recompute),
         builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks),
         source=source,
         objective=MaskedObjective(

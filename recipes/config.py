@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.config import BackboneConfig, Recompute
 from dimoo.core.config import StrictConfig
 from dimoo.data.config import MixtureConfig, SourceConfig
 from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
@@ -110,6 +110,8 @@ class DiffusionRecipe(_Recipe):
     """Softmax over the ids of the position's modality only; False is the paper's full vocabulary."""
     loss_chunk: int = Field(default=4096, ge=1)
     """Masked rows whose logits exist at one time."""
+    recompute: Recompute = "none"
+    """What a block made is made again for the gradients, to save memory: nothing, what is cheap, or all."""
     compile: bool = False
     """Compile the transformer's blocks (`torch.compile`): how it is computed, so equal but for rounding."""
     sampling: ImageSettings = ImageSettings()

@@ -21,7 +21,9 @@ from recipes.config import Recipe
 from recipes.processes import first_process
 
 CONFIG = "recipe.json"
-BOOKKEEPING = frozenset({"run.folder", "run.name", "run.log_every", "run.save_every", "run.sample_every", "compile"})
+BOOKKEEPING = frozenset(
+    {"run.folder", "run.name", "run.log_every", "run.save_every", "run.sample_every", "compile", "recompute"}
+)
 PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "accumulate"})
 """Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number
 of processes and `accumulate` it depends by their product alone, into which a step's examples are dealt."""

@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 
+Recompute = Literal["none", "selective", "all"]
 AttentionKind = Literal["auto", "sdpa", "varlen", "flex", "xformers"]
 QuantizeKind = Literal["int8", "fp8"]
 """How the weights of the blocks are kept, where they are not kept as they are: see `dimoo.backbone.quantized`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from pydantic import BaseModel
 from tiny_recipes import Tiny, cut, files
 
+from dimoo.backbone.block import Attention
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import DataError
 from dimoo.data.config import MixtureConfig
@@ -90,6 +92,7 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "slice_loss": ("false", LEARNT),
         "loss_chunk": ("3", {"rows at a time"}),
         "compile": ("true", {"compiled"}),
+        "recompute": ('"all"', {"passes"}),
         "sampling": ('{"steps":3}', {"sampling"}),
         "ema": ("0.5", {"weights"}),
         "place_codes": ("false", LEARNT),
@@ -106,7 +109,8 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
     saved: list[int] = []
     rows: list[int] = [0]
     compiled: set[str] = set()
-    save, head = L.Trainer.save_checkpoint, Backbone.head
+    passes: Counter[int] = Counter()
+    save, head, project = L.Trainer.save_checkpoint, Backbone.head, Attention.project
 
     def spy_save(self: L.Trainer, path: Path) -> None:
         saved.append(self.lightning_module.steps_done)
@@ -115,6 +119,10 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
     def spy_head(self: Backbone, hidden: torch.Tensor, columns: slice | None = None) -> torch.Tensor:
         rows.append(len(hidden))
         return head(self, hidden, columns)
+
+    def spy_project(self: Attention, *inputs: Any) -> Any:
+        passes[self.layer] += torch.is_grad_enabled()
+        return project(self, *inputs)
 
     def spy_compile(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         def called(*inputs: Any) -> Any:  # as it is: what torch makes of it is tested elsewhere
@@ -126,6 +134,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(L.Trainer, "save_checkpoint", spy_save)
         patch.setattr(Backbone, "head", spy_head)
+        patch.setattr(Attention, "project", spy_project)
         patch.setattr(torch, "compile", spy_compile)
         folder = run(recipe)
     return {
@@ -136,6 +145,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
         "saved": saved,
         "rows at a time": max(rows) <= 3,
         "compiled": sorted(compiled),
+        "passes": passes[0] > 8,  # four steps of at most two packs
         "sampling": json.loads((folder / "export/config.json").read_text()).get("image"),
     }
 
