@@ -23,7 +23,7 @@ from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power, Schedule
 from dimoo.diffusion.settled import SettledOrder
 from dimoo.diffusion.spread import HaltonOrder, StratifiedOrder
 from dimoo.diffusion.stopping import AnyStop, NoStop, StopAtToken, Stopping
-from dimoo.diffusion.times import AntitheticTimes, Times, UniformTimes
+from dimoo.diffusion.times import AntitheticTimes, ClippedTimes, LogitNormalTimes, Times, UniformTimes
 
 
 def build_schedule(config: cfg.ScheduleConfig) -> Schedule:
@@ -48,6 +48,10 @@ def build_times(config: cfg.TimesConfig) -> Times:
             return UniformTimes()
         case cfg.AntitheticTimesConfig():
             return AntitheticTimes()
+        case cfg.LogitNormalTimesConfig():
+            return LogitNormalTimes(mean=config.mean, std=config.std)
+        case cfg.ClippedTimesConfig():
+            return ClippedTimes(times=build_times(config.times), low=config.low, high=config.high)
         case _:
             assert_never(config)
 

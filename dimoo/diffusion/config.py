@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 
@@ -57,7 +58,39 @@ class AntitheticTimesConfig(StrictConfig):
     kind: Literal["antithetic"] = "antithetic"
 
 
-TimesConfig: TypeAlias = Annotated[UniformTimesConfig | AntitheticTimesConfig, Field(discriminator="kind")]
+class LogitNormalTimesConfig(StrictConfig):
+    """Independent times, mostly in the middle."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    mean: float = Field(default=0.0, allow_inf_nan=False)
+    """Of the logit of the time; above 0 more is masked late in the schedule."""
+    std: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    """Of the logit."""
+
+
+class ClippedTimesConfig(StrictConfig):
+    """Times of another kind, moved into an interval."""
+
+    kind: Literal["clipped"] = "clipped"
+    times: Annotated[
+        UniformTimesConfig | AntitheticTimesConfig | LogitNormalTimesConfig, Field(discriminator="kind")
+    ] = AntitheticTimesConfig()
+    low: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Where the interval begins ..."""
+    high: float = Field(default=1.0, gt=0.0, le=1.0)
+    """... and ends."""
+
+    @model_validator(mode="after")
+    def _interval(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+
+TimesConfig: TypeAlias = Annotated[
+    UniformTimesConfig | AntitheticTimesConfig | LogitNormalTimesConfig | ClippedTimesConfig,
+    Field(discriminator="kind"),
+]
 
 
 class ExactCountConfig(StrictConfig):

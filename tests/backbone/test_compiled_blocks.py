@@ -36,9 +36,11 @@ class Counting:
 
     name: str = "eager"
     graphs: int = 0
+    modes: set[str | None] = field(default_factory=set)
 
-    def __call__(self, graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
+    def __call__(self, graph: Any, inputs: list[Tensor], mode: str | None = None) -> Callable[..., Any]:
         self.graphs += 1
+        self.modes.add(mode)
         return lookup_backend(self.name)(graph, inputs)
 
 
@@ -186,6 +188,17 @@ def test_what_a_graph_gives_outlives_its_next_replay(three: Backbone, monkeypatc
     assert len(begun) == 2 * 3 * HALVES, "each half of each block is an iteration of its own"
     with pytest.raises(BackendError, match=r"for sampling; use torch\.no_grad\(\), or compile=True to train"):
         run(fast, [3])
+
+
+def test_graphs_are_of_one_length_each(three: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dimoo.backbone.compiled._require_cuda", lambda device, graphs: None)
+    backend = Counting()
+    fast = compiled(three, graphs=True, backend=backend)
+    with torch.no_grad():
+        for lengths, known in (([5], 1), ([7], 2), ([3, 4], 2), ([4], 3), ([2, 2], 3), ([5], 3)):
+            assert torch.equal(run(fast, lengths), run(three, lengths))
+            assert backend.graphs == HALVES * known
+    assert backend.modes == {"reduce-overhead"}, "torch's name for CUDA graphs"
 
 
 def test_graphs_are_refused_off_cuda(model: Backbone) -> None:

@@ -117,7 +117,10 @@ TABLE = [
         cfg.PowerConfig: ({"exponent": 2.0}, {"exponent": 3.0}),
         cfg.ArccosConfig: ({}, {}),
     }),
-    (cfg.TimesConfig, probe_times, {cfg.UniformTimesConfig: ({}, {}), cfg.AntitheticTimesConfig: ({}, {})}),
+    (cfg.TimesConfig, probe_times, {cfg.UniformTimesConfig: ({}, {}), cfg.AntitheticTimesConfig: ({}, {}),
+        cfg.LogitNormalTimesConfig: ({}, {"mean": 0.7, "std": 0.4}),
+        cfg.ClippedTimesConfig: ({}, {"times": {"kind": "uniform"}, "low": 0.2, "high": 0.9}),
+    }),
     (cfg.CorruptionConfig, probe_corruption, {
         cfg.ExactCountConfig: ({}, {}),
         cfg.BernoulliConfig: ({}, {"at_least_one": False}),
