@@ -54,9 +54,13 @@ class _Compared:
         """The exact logits."""
         exact, cached = self._exact(canvas, queries), self._cached(canvas, queries)
         for query, wanted, found in zip(queries, exact, cached, strict=True):
-            plan = next(span.plan for span in canvas.spans if span.row == query.row and span.columns == query.columns)
-            guidance = plan.guidance.at(query.step, query.steps)
-            p, q = guidance(wanted).log_softmax(-1), guidance(found).log_softmax(-1)
+            span = next(span for span in canvas.spans if bool((span.positions == query.positions[0]).any()))
+            plan, allowed = span.plan, torch.ones(wanted.shape[-1], dtype=torch.bool, device=wanted.device)
+            for index in span.forbidden:
+                allowed[index - span.columns[0]] = False
+            # Rounds of refinement are guided as the order's last step is.
+            guidance = plan.guidance.at(min(query.step, plan.steps - 1), plan.steps)
+            p, q = (guidance(logits)[:, allowed].log_softmax(-1) for logits in (wanted, found))
             self.total += float(torch.nn.functional.kl_div(q, p, log_target=True, reduction="sum"))
             self.count += query.positions.numel()
         return exact

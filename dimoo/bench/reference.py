@@ -126,8 +126,7 @@ def _text(network: Backbone, vocabulary: Vocabulary, job: Job[Any], plan: Plan, 
     for block in blocks:
         share, rest = divmod(int((ids[block] == vocabulary.mask).sum()), per_block)
         for step in range(per_block if most is None else min(per_block, most)):
-            logits = _Plain(network=network)(ids, step)
-            predicted = logits.clone()
+            predicted = _Plain(network=network)(ids, step)
             predicted[:, vocabulary.mask] = -torch.inf
             predicted[:, :start], predicted[:, stop:] = -torch.inf, -torch.inf
             tokens = predicted.argmax(-1)

@@ -13,14 +13,13 @@ from dimoo.bench.measure import Cost, cost_of
 from dimoo.bench.methods import METHODS, PICTURES, REFERENCE, REFERENCE_CACHED, Method, Task
 from dimoo.bench.reference import run_as_released
 from dimoo.bench.stands import Parts, Stand
-from dimoo.cache.max_logit import PaperMaxLogit
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit
+from dimoo.cache.policy import Policy
+from dimoo.cache.stored import StoredCache
 from dimoo.core.peak import held
 from dimoo.denoise import NoCache
 from dimoo.tasks.engine import Stream
 from dimoo.tasks.job import Job
-
-LOOK = 2
-"""Steps of a warm-up: memory is at its most when all is masked and a first step was stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,8 @@ class Row:
     """The same over the released loop with its own cache; None where it has none."""
     quality: float | None
     """Share of right answers; of random weights that of the same method on the checkpoint, None without one."""
+    quality_model: str | None
+    """On which that was measured."""
     quality_reference: float | None
     """That of the released loop."""
     divergence: float | None
@@ -105,10 +106,12 @@ def _released(
 ) -> Row:
     parts = stand.jobs(task, Method(name=name, tasks=(task,), said="the released loop"), 1)
 
+    look = _until_cached(parts[0], policy)
+
     def run(jobs: Sequence[Job[Any]], most: int | None = None) -> list[Any]:
         return run_as_released(stand.network, stand.vocabulary, jobs, policy, most=most)
 
-    cost = cost_of(lambda: _all(run, parts), stand.network, warm_up=lambda: run(parts[0], most=LOOK), repeats=repeats)
+    cost = cost_of(lambda: _all(run, parts), stand.network, warm_up=lambda: run(parts[0], most=look), repeats=repeats)
     return _row(stand, stand.network, task, name, 1, parts, cost, before, None)
 
 
@@ -119,7 +122,8 @@ def _ours(stand: Stand, task: Task, method: Method, batch: int, references: dict
         return Stream.sampled(network, stand.vocabulary, jobs).results()
 
     def look() -> None:
-        for _ in islice(Stream.sampled(network, stand.vocabulary, parts[0]), LOOK):
+        steps = max(_until_cached([job], _policy(job)) for job in parts[0])
+        for _ in islice(Stream.sampled(network, stand.vocabulary, parts[0]), steps):
             pass
 
     cost = cost_of(lambda: _all(run, parts), network, warm_up=look, repeats=extent.repeats)
@@ -128,6 +132,18 @@ def _ours(stand: Stand, task: Task, method: Method, batch: int, references: dict
     if some and (network is not stand.network or any(not isinstance(job.cache, NoCache) for job in some)):
         drift = divergence(stand.network, stand.vocabulary, some, network)
     return _row(stand, network, task, method.name, batch, parts, cost, references, drift)
+
+
+def _policy(job: Job[Any]) -> Policy | None:
+    return job.cache.policy if isinstance(job.cache, StoredCache) else None
+
+
+def _until_cached(jobs: Sequence[Job[Any]], policy: Policy | None) -> int:
+    """Steps of a warm-up, in which memory is at its most: all is masked, a step is stored, one is computed in part."""
+    if not isinstance(policy, PaperMaxLogit | MaxLogit):
+        return 2
+    steps = max(plan.steps for job in jobs for plan in job.plans.values())
+    return 2 + next((step for step in range(steps) if not policy.timetable.whole(step, steps)), 0)
 
 
 def _all(run: Callable[[Sequence[Job[Any]]], list[Any]], parts: Parts) -> list[Any]:
@@ -152,12 +168,13 @@ def _row(
         model=stand.name,
         task=task,
         method=name,
-        batch=batch,
+        batch=min(batch, answers),
         answers=answers,
         seconds=seconds,
         ratio=1.0 if plain is None else plain.seconds / seconds,
         ratio_cached=None if cached is None else cached.seconds / seconds,
         quality=quality,
+        quality_model=None if quality is None else stand.name,
         quality_reference=quality if plain is None else plain.quality,
         divergence=drift,
         steps=cost.passes / len(parts),
@@ -171,7 +188,13 @@ def with_quality(costs: Sequence[Row], judged: Sequence[Row]) -> list[Row]:
     """Rows of random weights with the quality that the same methods have on a checkpoint."""
     worth = {(row.task, row.method): row for row in judged}
     return [
-        replace(row, quality=own.quality, quality_reference=own.quality_reference, divergence=own.divergence)
+        replace(
+            row,
+            quality=own.quality,
+            quality_model=own.quality_model,
+            quality_reference=own.quality_reference,
+            divergence=own.divergence,
+        )
         if (own := worth.get((row.task, row.method)))
         else row
         for row in costs

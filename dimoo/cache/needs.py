@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from dimoo.backbone.model import Backbone
 from dimoo.cache.size import CacheSize
 from dimoo.core.errors import ConfigError
 from dimoo.denoise.predictor import MaskPredictor
+from dimoo.diffusion.canvas import Canvas
+from dimoo.diffusion.orders import Recalling
 
 
 def check_bound(max_bytes: int | None) -> None:
@@ -39,3 +43,16 @@ def as_backbone(network: MaskPredictor) -> Backbone:
             " does not: use NoCache"
         )
     return network
+
+
+def check_no_look_back(policy: object, start: Canvas, rows: Container[int]) -> None:
+    """Raises:
+    ConfigError: an order of the rows asks how predictions change from step to step. Logits that are used again do not
+        change, which it would take for a prediction that has settled.
+    """
+    for order in (span.plan.order for span in start.spans if span.row in rows):
+        if isinstance(order, Recalling) and order.history:
+            raise ConfigError(
+                f"{order} looks at how predictions change, and {policy} uses logits again, which do not change; use a"
+                " cache of kind 'block', 'frozen_context', 'similarity' or 'none', or an order that looks at one step"
+            )

@@ -109,8 +109,6 @@ class LogitStore:
         self._slots = torch.full((start.lengths[row],), self._rows, dtype=torch.int64, device=positions.device)
         self._slots[positions - first] = torch.arange(self._rows, device=positions.device)
         self._kept: dict[str, Tensor] = {}
-        # Memory that is used again: fresh pages of so many bytes cost more than the copy into them.
-        self._found: Tensor | None = None
 
     @property
     def bytes(self) -> int:
@@ -125,11 +123,9 @@ class LogitStore:
         self._kept[branch][slots] = logits
 
     def read(self, branches: Sequence[str], offsets: Tensor) -> Tensor:
-        """Logits [branches, m, C] at offsets int64 [m], in a buffer that the next call writes to."""
+        """Logits [branches, m, C] at offsets int64 [m]."""
         kept, slots = [self._kept[branch] for branch in branches], self._slots[offsets]
-        if self._found is None or len(self._found) != len(kept):
-            self._found = kept[0].new_empty(len(kept), *kept[0].shape)
-        found = self._found[:, : slots.numel()]
+        found = kept[0].new_empty(len(kept), slots.numel(), kept[0].shape[1])
         for whole, rows in zip(kept, found.unbind(0), strict=True):
             torch.index_select(whole, 0, slots, out=rows)
         return found

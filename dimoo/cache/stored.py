@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
-from dimoo.cache.needs import as_backbone, check_bound, check_room
+from dimoo.cache.needs import as_backbone, check_bound, check_no_look_back, check_room
 from dimoo.cache.part import Part, Segment
 from dimoo.cache.policy import Look, Policy, edges
 from dimoo.cache.segments import Arrangement, Name, wanted_by
@@ -47,9 +47,11 @@ class StoredCache:
 
         Raises:
             ConfigError: the network is no `Backbone`, which alone takes stored keys and values, or the store would take
-                more than the bound.
+                more than the bound, or logits are kept and an order looks at how predictions change.
         """
         backbone = as_backbone(network)
+        if self.policy.keeps_logits:
+            check_no_look_back(self.policy, start, requests)
         check_room(CacheSize.of(backbone, start, requests, logits=self.policy.keeps_logits), self.max_bytes)
         return StoredDenoiser(backbone, start, requests, self.policy)
 

@@ -69,14 +69,15 @@ def override(config: ConfigT, assignments: Iterable[str]) -> ConfigT:
 
     Values are read as JSON where they are JSON (`1e-4`, `true`, `[1,2]`, `{"kind":"cosine"}`), else as text; also as
     text where only text is valid (`run.name=2024`). A number in a path is an index into a list. Where a part has
-    several kinds, `cache.kind=block` takes another with its defaults, whose fields may follow: `cache.scope=masked`.
+    several kinds, `cache.kind=block` takes another with its defaults, and `cache.scope=masked` sets one of its fields:
+    kinds are taken before fields are set, whatever the order.
 
     Raises:
         ConfigError: the assignment has no `=`, the path does not exist, or the result does not validate.
     """
     values, texts = json.loads(config.model_dump_json()), dict[str, str]()
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
+    parted = [(assignment, *assignment.partition("=")) for assignment in assignments]
+    for assignment, path, equals, text in sorted(parted, key=lambda part: part[1].rpartition(".")[2].strip() != TAG):
         if not equals or not path:
             raise ConfigError(f"override {assignment!r} is not of the form a.b=value")
         _assign(values, path.strip(), _read(text.strip()))

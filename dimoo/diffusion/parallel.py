@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,13 @@ from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence, GumbelConfidence, Margin, NegativeEntropy, Probability
 from dimoo.diffusion.orders import check_steps
 from dimoo.diffusion.progress import Progress, places
+
+KINDS: Mapping[type, str] = {
+    Probability: "probability",
+    Margin: "margin",
+    NegativeEntropy: "negative_entropy",
+}
+"""What settings call the confidences that rules read."""
 
 
 class Rule(Protocol):
@@ -73,8 +81,11 @@ class AdaptiveOrder:
         """The rule must be able to read it."""
         known = (Probability, Margin, NegativeEntropy, GumbelConfidence)
         if isinstance(confidence, known) and not isinstance(confidence, self.rule.reads):
-            wanted = " or ".join(kind.__name__ for kind in self.rule.reads)
-            raise ConfigError(f"{self.rule} cannot read the confidence {confidence}; give the plan {wanted}")
+            names = [KINDS[kind] for kind in self.rule.reads]
+            raise ConfigError(
+                f"{self.rule} cannot read the confidence {confidence}; use"
+                f" {' or '.join(kind.__name__ for kind in self.rule.reads)} (confidence.kind={' or '.join(names)})"
+            )
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets of the block."""

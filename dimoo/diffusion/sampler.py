@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -88,7 +89,7 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
             tracks[index], canvas = tracks[index].reopened(canvas)
         turns = _turns(tracks, going, canvas, generators, step)
         # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
-        logits = denoiser(canvas, [_query(turn, tracks, step) for turn in turns.values()]) if turns else []
+        logits = denoiser(canvas, _queries(turns.values(), tracks, step)) if turns else []
         outcomes = [
             turn.taken(rows, generators[turn.track.span.row]) for turn, rows in zip(turns.values(), logits, strict=True)
         ]
@@ -132,20 +133,25 @@ def _turns(
     return {index: turn for index, turn in turns.items() if turn.candidates.numel()}
 
 
-def _query(turn: Turn, tracks: Sequence[Track], step: int) -> Query:
-    """The logits that a turn needs."""
-    span = turn.track.span
-    row = [track for track in tracks if track.span.row == span.row]
-    return Query(
-        row=span.row,
-        positions=span.positions[turn.candidates],
-        columns=span.columns,
-        branches=turn.guidance.branches,
-        step=step,
-        steps=span.plan.most_steps,
-        left=sum(track.left for track in row),
-        written=sum(track.written for track in row),
-    )
+def _queries(turns: Iterable[Turn], tracks: Sequence[Track], step: int) -> list[Query]:
+    """The logits that turns need."""
+    left, written = Counter[int](), Counter[int]()
+    for track in tracks:
+        left[track.span.row] += track.left
+        written[track.span.row] += track.written
+    return [
+        Query(
+            row=turn.track.span.row,
+            positions=turn.track.span.positions[turn.candidates],
+            columns=turn.track.span.columns,
+            branches=turn.guidance.branches,
+            step=step,
+            steps=turn.track.span.plan.most_steps,
+            left=left[turn.track.span.row],
+            written=written[turn.track.span.row],
+        )
+        for turn in turns
+    ]
 
 
 def _going_on(tracks: Sequence[Track], *, step: int) -> list[int]:

@@ -146,7 +146,7 @@ class Turn:
         if plan.remasking.weighs:
             sure = torch.empty_like(certainty)
             sure[self.candidates] = Probability()(guided, drawn, generator)
-            certainty = certainty.index_copy(0, chosen, sure[chosen]).index_fill(0, self.again, torch.inf)
+            certainty = certainty.index_copy(0, chosen, sure[chosen])
         ids, count = ids[chosen], chosen.numel()
         # A mask that was drawn leaves its position masked; only where it may be is the device asked.
         masks = int((ids == self.mask_id).sum()) if span.may_draw(self.mask_id) else 0

@@ -41,6 +41,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """Of a whole."""
 CONDITION_NAME = re.compile("unconditional|no_text|no_image(_[1-9][0-9]*)?")
 """The branches that leave a condition out; see `dimoo.tasks.problems.without`."""
+Scale = Annotated[float, Field(ge=0, le=1e6)]
+"""Of guidance."""
 
 
 class ImageSettings(StrictConfig):
@@ -48,9 +50,9 @@ class ImageSettings(StrictConfig):
 
     steps: int = Field(default=16, ge=1)
     """At most; an order may need fewer, and a remasking add rounds."""
-    guidance: float = Field(default=2.0, ge=0)
+    guidance: Scale = 2.0
     """g in (1 + g) cond - g uncond, for prompts of words alone; 0 switches guidance off and halves the cost."""
-    conditions: dict[str, float] = Field(default={"no_text": 2.5, "no_image": 4.0})
+    conditions: dict[str, Scale] = Field(default={"no_text": 2.5, "no_image": 4.0})
     """g_i in cond + sum_i g_i (cond - without_i), for prompts with pictures, by the branch that leaves i out:
     "unconditional" (everything), "no_text", "no_image", "no_image_2" (the second of several). A branch of scale 0, or
     that is not named, is not computed. Prompts of words alone leave all of this unused and take `guidance`."""

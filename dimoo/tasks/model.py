@@ -127,8 +127,8 @@ class Dimoo(Calls, Saves):
             cache: one of your own for all requests, in place of what their settings say.
 
         Raises:
-            RequestError: a request cannot be served, or is none.
-            ConfigError: a cache would take more than its bound.
+            RequestError: a request cannot be served, or is none; `cache` is no cache.
+            ConfigError: a cache would take more than its bound, or does not go with the order.
         """
         return self.stream(requests, image=image, text=text, cache=cache).results()
 
@@ -141,6 +141,11 @@ class Dimoo(Calls, Saves):
         cache: Cache | None = None,
     ) -> Stream[Any]:
         """The same step by step: iterate over the states, look at previews, stop to cancel, go on, keep the record."""
+        if cache is not None and not hasattr(cache, "denoiser"):
+            raise RequestError(
+                f"cache={cache!r} is none: give an object, as StoredCache(policy=MaxLogit()), or set a kind of cache in"
+                " the settings for image= and text="
+            )
         jobs = self._jobs(requests, image, text)
         if cache is None:  # no record could say what another one was
             jobs = traced(self, requests, jobs, *self._how(image, text))

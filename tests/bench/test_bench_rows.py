@@ -17,11 +17,12 @@ from dimoo.bench import run as bench_run
 from dimoo.bench.drift import divergence
 from dimoo.bench.frontier import draw_frontier, frontier
 from dimoo.bench.methods import METHODS, REFERENCE, REFERENCE_CACHED, Method
-from dimoo.bench.sampling import Extent, Row, measure, with_quality
+from dimoo.bench.sampling import Extent, Row, _until_cached, measure, with_quality
 from dimoo.bench.stands import RandomStand
-from dimoo.cache.config import BlockCacheConfig, MaxLogitConfig
+from dimoo.cache.config import BlockCacheConfig, MaxLogitConfig, NoCacheConfig
 from dimoo.cli.app import app
 from dimoo.core.errors import BackendError, ConfigError, DataError
+from dimoo.diffusion.order_config import RefinementConfig
 
 ROW = Row(
     model="m",
@@ -33,6 +34,7 @@ ROW = Row(
     ratio=1.0,
     ratio_cached=None,
     quality=0.5,
+    quality_model="m",
     quality_reference=0.5,
     divergence=None,
     steps=4.0,
@@ -133,6 +135,29 @@ def test_the_same_weights_do_not_drift():
     assert divergence(model.network, model.vocabulary, jobs, other) > 0.01
 
 
+def test_rounds_are_guided_as_the_last_step_is():
+    model = tiny()
+    changes = {"guidance_interval": (0.5, 1.0), "remasking": RefinementConfig(rounds=4, share=0.2)}
+    method = Method(name="x", tasks=("image",), said="", changes=changes)
+    assert divergence(model.network, model.vocabulary, [model.job("image", model.settings(method), 0)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("cache", "steps"),
+    [
+        (NoCacheConfig(), 2),
+        (BlockCacheConfig(), 2),
+        (MaxLogitConfig(warmup=0.0, refresh=3), 3),
+        (MaxLogitConfig(warmup=0.5), 7),  # steps 0 to 4 of eight are whole
+    ],
+)
+def test_a_warm_up_goes_on_until_something_was_computed_in_part(cache, steps):
+    model = tiny()
+    job = model.job("image", model.settings(Method(name="x", tasks=("image",), said="", changes={"cache": cache})), 0)
+    policy = getattr(job.cache, "policy", None)
+    assert _until_cached([job], policy) == steps
+
+
 def test_a_cache_that_computes_everything_does_not_drift():
     model = tiny()
     for cache, some in ((MaxLogitConfig(refresh=1), False), (BlockCacheConfig(scope="block"), True)):
@@ -143,7 +168,9 @@ def test_a_cache_that_computes_everything_does_not_drift():
 
 def test_random_rows_take_their_quality_from_the_checkpoint():
     judged = [replace(ROW, quality=0.75, quality_reference=0.7, divergence=0.1)]
-    same, other = with_quality([replace(ROW, model="random", quality=None), replace(ROW, method="b")], judged)
+    timed = replace(ROW, model="random", quality=None, quality_model=None)
+    same, other = with_quality([timed, replace(ROW, method="b")], judged)
+    assert same.quality_model == "m"
     assert (same.model, same.quality, same.quality_reference, same.divergence) == ("random", 0.75, 0.7, 0.1)
     assert other == replace(ROW, method="b")
 

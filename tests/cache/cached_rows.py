@@ -173,6 +173,20 @@ def joint(
     return Row(ids=pieces[0] + pieces[1], parts=spans, branches=branches, seed=seed)
 
 
+def twins(*, steps: tuple[int, int] = (8, 8), size: tuple[int, int] = (2, 3), seed: int = 0) -> Row:
+    """Two pictures in one answer, of the same codes, each with a plan of its own."""
+    drawn = lines(*size)
+    branches = {
+        "condition": Branch(context=words(4, seed)),
+        "unconditional": Branch(context=torch.tensor([4])),
+    }
+    spans = tuple(
+        (places(drawn, at), CODES, plan(own, ClassifierFree(scale=1.5), MaskGITOrder(schedule=Cosine())))
+        for at, own in zip((0, len(drawn)), steps, strict=True)
+    )
+    return Row(ids=drawn + drawn, parts=spans, branches=branches, seed=seed)
+
+
 def mixture() -> list[Row]:
     """One of each kind, of different lengths and numbers of steps."""
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from cached_rows import (
     text,
     toy,
     traces,
+    twins,
 )
 from torch import Tensor, nn
 
@@ -35,8 +37,10 @@ from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch
 from dimoo.diffusion.canvas import Canvas, Span
+from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.guidance import ClassifierFree
-from dimoo.diffusion.sampler import Denoiser, sample
+from dimoo.diffusion.parallel import KLASS, AdaptiveOrder
+from dimoo.diffusion.sampler import Denoiser, Query, sample
 from dimoo.presets import lumina_dimoo_8b as lumina
 
 SIZED = [
@@ -241,3 +245,41 @@ def test_nothing_is_learnt_by_the_network(backbone: Backbone) -> None:
     (after,) = traces(BackboneDenoiser(backbone, start, requests), start, rows)
     assert_same(after, before[0], atol=0.0)
     assert not after.logits[0].requires_grad
+
+
+@pytest.mark.parametrize("policy", [MaxLogit(share=0.3, timetable=Timetable(warmup=0.1, refresh=4)), PaperMaxLogit()])
+def test_two_spans_of_the_same_columns_get_logits_of_their_own(backbone: Backbone, policy: Policy) -> None:
+    """In float32, where nothing is converted on the way out."""
+    rows = [twins(steps=(9, 9))]
+    start = start_of(rows)
+    cached = StoredCache(policy=policy).denoiser(backbone, start, requests_of(rows))
+    pairs = []
+
+    def watched(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
+        answers = cached(canvas, queries)
+        if len(answers) == 2:
+            pairs.append([answer.clone() for answer in answers])
+            answers[1].zero_()
+            assert torch.equal(answers[0], pairs[-1][0])
+            return pairs[-1]
+        return answers
+
+    for _ in sample(watched, start, [generator(0)]):
+        pass
+    assert len(pairs) >= 4
+    for one, other in pairs:
+        assert one.shape != other.shape or not torch.equal(one, other)
+
+
+def test_orders_that_look_back_are_refused_where_logits_are_used_again(backbone: Backbone) -> None:
+    """What is used again does not change, which would pass for settled."""
+    rows = [picture(steps=6), picture(steps=6)]
+    (positions, columns, own) = rows[0].parts[0]
+    order = AdaptiveOrder(rule=KLASS())
+    rows[0] = replace(rows[0], parts=((positions, columns, replace(own, order=order, confidence=Probability())),))
+    start, requests = start_of(rows), requests_of(rows)
+    for policy in (MaxLogit(), PaperMaxLogit()):
+        with pytest.raises(ConfigError, match=r"KLASS.* looks at how predictions change.*use a cache of kind 'block'"):
+            StoredCache(policy=policy).denoiser(backbone, start, requests)
+        StoredCache(policy=policy).denoiser(backbone, start, {1: requests[1]})  # it is the other row's
+    StoredCache(policy=FrozenContext()).denoiser(backbone, start, requests)

@@ -231,6 +231,7 @@ def test_override_takes_another_kind_with_its_defaults():
     chosen = override(settings, ["cache.kind=block", "cache.scope=masked"]).cache
     assert chosen == BlockCacheConfig(scope="masked")
     assert override(settings, ["cache.kind=max_logit"]).cache.share == 0.5  # it is of that kind
+    assert override(settings, ["cache.scope=masked", "cache.kind=block"]).cache == chosen  # in any order
     with pytest.raises(ConfigError, match=r"cache\.block\.scop"):
         override(settings, ["cache.kind=block", "cache.scop=masked"])
     with pytest.raises(ConfigError, match="'warp'"):

@@ -129,12 +129,15 @@ def test_rules_of_probabilities_refuse_other_scales(rule):
     for confidence in (Probability(), Margin(), lambda logits, ids, generator: ids.float()):
         plan(rule, confidence)
     for confidence in (NegativeEntropy(), GumbelConfidence()):
-        with pytest.raises(ConfigError, match="give the plan Probability or Margin"):
+        with pytest.raises(ConfigError, match=r"use Probability or Margin .confidence.kind=probability or margin"):
             plan(rule, confidence)
 
 
 def test_the_rule_of_entropies_refuses_what_are_none():
     plan(EntropyBounded(), NegativeEntropy())
     for confidence in (Probability(), Margin(), GumbelConfidence()):
-        with pytest.raises(ConfigError, match=r"cannot read the confidence .*; give the plan NegativeEntropy"):
+        with pytest.raises(
+            ConfigError,
+            match=r"cannot read .*; use NegativeEntropy .confidence.kind=negative_entropy",
+        ):
             plan(EntropyBounded(), confidence)
