@@ -71,7 +71,7 @@ def test_no_guidance_is_not_wrapped():
     [
         (PICTURES, {"no_image_2": 1.0, "no_text": 1.0}, "'no_image_2'"),
         (("condition", "no_text"), {"no_text": 2.5, "no_image": 4.0}, "'no_image'"),
-        (("condition", "no_depth"), {"no_text": 2.5, "no_image": -4.0}, "'no_text', 'no_image'"),
+        (("condition", "no_depth"), {"no_text": 2.5, "no_image": 4.0}, "'no_text', 'no_image'"),
     ],
 )
 def test_guidance_for_a_condition_that_is_not_given(branches, conditions, missing):
