@@ -14,6 +14,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_all_tokenizer": world.world_all_tokenizer,
     "world_all": world.world_all,
     "world_refine": world.world_refine,
+    "world_polish": world.world_polish,
 }
 
 

@@ -23,6 +23,7 @@ from dimoo.tokenizers.image.config import (
 )
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
+from recipes.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
 
 CODES = 2048
 ALL_CODES = 6144
@@ -59,66 +60,6 @@ def easy_world() -> WorldConfig:
     )
 
 
-ALL_TASKS: dict[str, float] = {
-    "picture": 0.3,
-    "inpaint": 0.06,
-    "edit": 0.16,
-    "subject": 0.08,
-    "style": 0.05,
-    "restyle": 0.05,
-    "control": 0.09,
-    "predict": 0.07,
-    "view": 0.04,
-    "compare": 0.05,
-    "chat": 0.03,
-    "illustrate": 0.02,
-}
-"""How often `mini` meets each task at first."""
-MORE_TASKS = ALL_TASKS | {
-    "picture": 0.24,
-    "inpaint": 0.05,
-    "edit": 0.17,
-    "subject": 0.09,
-    "style": 0.06,
-    "restyle": 0.07,
-    "predict": 0.08,
-    "view": 0.05,
-}
-"""How often once it copies what an edit keeps."""
-MAP_TASKS = ALL_TASKS | {
-    "picture": 0.15,
-    "inpaint": 0.04,
-    "edit": 0.15,
-    "style": 0.09,
-    "restyle": 0.12,
-    "control": 0.07,
-    "predict": 0.15,
-    "view": 0.06,
-    "compare": 0.04,
-}
-"""How often in between: what a style or a map makes of each patch takes longest to learn."""
-REFINED_TASKS = {
-    "picture": 0.32,
-    "inpaint": 0.03,
-    "edit_add": 0.09,
-    "edit_remove": 0.02,
-    "edit_replace": 0.03,
-    "edit_move": 0.03,
-    "edit_recolor": 0.02,
-    "subject_one": 0.03,
-    "subject_two": 0.05,
-    "style": 0.05,
-    "restyle": 0.07,
-    "control": 0.04,
-    "predict": 0.06,
-    "view": 0.06,
-    "compare": 0.03,
-    "compare_which": 0.02,
-    "chat": 0.02,
-    "illustrate_one": 0.01,
-    "illustrate_two": 0.03,
-}
-"""How often at last: plain pictures again, and the kinds that it had not learnt."""
 SYSTEMS = {
     families.TEXT_TO_IMAGE: "draw",
     families.UNDERSTANDING: "answer",
@@ -287,5 +228,25 @@ def world_refine() -> DiffusionRecipe:
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=REFINED_TASKS),)),
             "mixture": base.mixture.model_copy(update={"text_to_image": 0.5, "question": 0.35}),
+        }
+    )
+
+
+def world_polish() -> DiffusionRecipe:
+    """`mini` once more: styles, turned views and pairs often, and plain pictures more than before.
+
+    Command: python -m recipes.run world_polish --set image_tokenizer=runs/world_all_tokenizer/export
+    --set warm_start=runs/world_refine/export
+    Hardware, time, scores: see dimoo/assets/mini/README.md
+    """
+    base = world_refine()
+    assert isinstance(base.source, WorldSourceConfig)
+    (phase,) = base.source.phases
+    scenes = phase.world.model_copy(update={"object_counts": (0.55, 0.3, 0.1, 0.05), "repeat_share": 0.5})
+    return base.model_copy(
+        update={
+            "run": RunConfig(name="world_polish", seed=2, steps=8_000, batch_size=16, sample_every=2000),
+            "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=POLISHED_TASKS),)),
+            "mixture": base.mixture.model_copy(update={"text_to_image": 0.65}),
         }
     )
