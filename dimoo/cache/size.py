@@ -20,15 +20,21 @@ class CacheSize:
 
     keys_and_values: int
     logits: int
+    read: int
+    """On a CPU: memory that stored logits are read into, at most, which stays from step to step."""
     outputs: int
 
     @property
     def total(self) -> int:
         """All."""
-        return self.keys_and_values + self.logits + self.outputs
+        return self.keys_and_values + self.logits + self.read + self.outputs
 
     def __str__(self) -> str:
-        parts = {"keys and values": self.keys_and_values, "logits": self.logits, "outputs of blocks": self.outputs}
+        parts = {
+            "keys and values": self.keys_and_values,
+            "logits": self.logits + self.read,
+            "outputs of blocks": self.outputs,
+        }
         return ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
 
     @classmethod
@@ -44,7 +50,8 @@ class CacheSize:
         """Of rows with all branches that their guidance takes, in the precision of the weights.
 
         2 (keys and values) x layers x key/value heads x head width x tokens; with `logits`, for every branch the
-        denoised positions (and one) x their columns; with `outputs`, (layers - 1) x width x canvas tokens (and one).
+        denoised positions (and one) x their columns, and on a CPU as much again; with `outputs`, (layers - 1) x width
+        x canvas tokens (and one).
 
         Args:
             network: the transformer; it may be on the meta device.
@@ -59,7 +66,7 @@ class CacheSize:
             for module in network.modules()
             if isinstance(module, Attention)
         )
-        tokens = kept = canvases = 0
+        tokens = kept = read = canvases = 0
         for row, branches in requests.items():
             spans = [span for span in start.spans if span.row == row and bool(start.masked[span.positions].any())]
             used = {name for span in spans for name in span.plan.guidance.branches} & branches.keys()
@@ -67,10 +74,13 @@ class CacheSize:
             canvases += len(used) * start.lengths[row]
             for columns in {span.columns for span in spans}:
                 names = {name for span in spans if span.columns == columns for name in span.plan.guidance.branches}
-                kept += (denoised(start, row, columns).numel() + 1) * (columns[1] - columns[0]) * len(names & used)
+                size = (columns[1] - columns[0]) * len(names & used)
+                kept += size
+                read += denoised(start, row, columns).numel() * size
         added = (len(network.blocks) - 1) * network.width * (canvases + 1)
         return cls(
             keys_and_values=per_token * tokens * item,
-            logits=kept * item if logits else 0,
+            logits=(kept + read) * item if logits else 0,
+            read=read * item if logits and network.device.type == "cpu" else 0,
             outputs=added * item if outputs else 0,
         )

@@ -109,11 +109,17 @@ class LogitStore:
         self._slots = torch.full((start.lengths[row],), self._rows, dtype=torch.int64, device=positions.device)
         self._slots[positions - first] = torch.arange(self._rows, device=positions.device)
         self._kept: dict[str, Tensor] = {}
+        self._read: list[Tensor] = []
+        self._turn = 0
 
     @property
     def bytes(self) -> int:
-        """What is kept."""
-        return sum(kept.nbytes for kept in self._kept.values())
+        """What is kept, and on a CPU the memory that is read into."""
+        return sum(kept.nbytes for kept in (*self._kept.values(), *self._read))
+
+    def begin(self) -> None:
+        """A step begins: what was read in the last one is no longer needed."""
+        self._turn = 0
 
     def write(self, branch: str, offsets: Tensor, logits: Tensor) -> None:
         """Keep logits [k, C] at offsets int64 [k], below 0 those of context; what is not the spans' is left."""
@@ -123,12 +129,25 @@ class LogitStore:
         self._kept[branch][slots] = logits
 
     def read(self, branches: Sequence[str], offsets: Tensor) -> Tensor:
-        """Logits [branches, m, C] at offsets int64 [m]."""
+        """Logits [branches, m, C] at offsets int64 [m], to be used before the next step begins."""
         kept, slots = [self._kept[branch] for branch in branches], self._slots[offsets]
-        found = kept[0].new_empty(len(kept), slots.numel(), kept[0].shape[1])
+        found = self._memory(kept, slots.numel())
         for whole, rows in zip(kept, found.unbind(0), strict=True):
             torch.index_select(whole, 0, slots, out=rows)
         return found
+
+    def _memory(self, kept: Sequence[Tensor], rows: int) -> Tensor:
+        """[branches, m, C]: on a CPU that of the steps before, as fresh pages cost more than the copy into them."""
+        like, shape = kept[0], (len(kept), rows, kept[0].shape[1])
+        if like.device.type != "cpu":
+            return like.new_empty(shape)
+        if self._turn == len(self._read):
+            self._read.append(like.new_empty(0))
+        count = len(kept) * rows * shape[2]
+        if self._read[self._turn].numel() < count:
+            self._read[self._turn] = like.new_empty(count)
+        self._turn += 1
+        return self._read[self._turn - 1][:count].view(shape)
 
     def may_see(self, offsets: Tensor) -> Tensor:
         """Whether these columns say how certain a position is, bool [k]: unless it is denoised on other columns."""

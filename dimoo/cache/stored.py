@@ -96,6 +96,8 @@ class StoredDenoiser:
         hidden = self._backbone(tokens, layout, self._store.writing(index))
         for part in parts:
             self._remember(part, stream)
+        for kept in self._logits.values():
+            kept.begin()
         return [self._answer(query, hidden, parts) for query in queries]
 
     def _arranged(self, queries: Sequence[Query]) -> Arrangement:
