@@ -10,5 +10,7 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 def first_process() -> bool:
     """Whether it is the one that writes what a run leaves."""
-    ranks = [os.environ[name] for name in RANKS if name in os.environ]
-    return not ranks or int(ranks[0]) == 0
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    # A rank on its machine alone, as Lightning's launcher says it, counts from 0 on each.
+    machine = "0" if "RANK" in os.environ else os.environ.get("NODE_RANK", "0")
+    return int(rank) == int(machine) == 0

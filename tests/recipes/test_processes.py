@@ -105,10 +105,16 @@ def test_more_packs_than_examples_are_refused(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize(
     ("environment", "first"),
-    [({}, True), ({"RANK": "0"}, True), ({"RANK": "3", "LOCAL_RANK": "0"}, False), ({"LOCAL_RANK": "1"}, False)],
+    [
+        ({}, True),
+        ({"RANK": "0"}, True),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+    ],
 )
 def test_which_process_writes(environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
