@@ -1,8 +1,8 @@
 """What a run will take, before it starts: parameters, memory by part and operations per step.
 
 The recipe's own first step is taken on the meta device, on its own documents, with its own packs, where tensors have
-shapes and no numbers. Two things are assumed: what a fused attention kernel holds, and that with bf16 everything is made
-in bf16. Autocast keeps the residual stream in float32, so activations of bf16 runs are somewhat more than is said.
+shapes and no numbers. Two things are assumed: what a fused attention kernel holds, and that with bf16 everything is in
+bf16. Autocast keeps the residual stream in float32, so activations of bf16 runs are somewhat more than is said.
 """
 
 from __future__ import annotations

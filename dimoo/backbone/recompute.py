@@ -1,8 +1,8 @@
 """Training in less memory: what a block made on the way forward is made again on the way back.
 
-Kept between the passes of a block: with "none" all that its gradients need, with "all" its input alone (Chen et al., arXiv
-1604.06174), and with "selective" what matrix products and attention gave, whose making costs most (Korthikanti et al.,
-arXiv 2205.05198).
+Kept between the passes of a block: with "none" all that its gradients need, with "all" its input alone (Chen et al.,
+arXiv 1604.06174), and with "selective" what matrix products and attention gave, whose making costs most (Korthikanti et
+al., arXiv 2205.05198).
 """
 
 from __future__ import annotations
