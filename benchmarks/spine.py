@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sampling, training
+from benchmarks import sampling, training_parts
 from benchmarks.timing import REST
 
 BATCHES = (1, 8)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = sampling.open_model(random=options.random)
     report = {
         "machine": machine(),
-        "training": [training.measure(batch, steps=3 if options.quick else 20) for batch in BATCHES],
+        "training": [training_parts.measure(batch, steps=3 if options.quick else 20) for batch in BATCHES],
         "sampling": [
             {**sampling.measure(model, batch, repeats=1 if options.quick else 5), "model": model.config.name}
             for batch in BATCHES

@@ -1,79 +1,294 @@
-"""Tokens per second of a training step of a diffusion recipe, run through the recipe itself."""
+"""Our trainer against one written plainly: python -m benchmarks.training [--json FILE] [--processes N] [--shape 1b].
+
+Both train the transformer of `world_all` with the released number of ids, 134,548, on the world's mixture of lengths:
+the same weights, documents, masks, optimiser and precision, each in a process of its own, one after the other. The
+naive trainer (`benchmarks.naive_trainer`) computes a padded rectangle and all its logits; ours is the recipe's own
+step. Documents and masks are made beforehand for both; what is timed is forward, backward, clipping and AdamW, and only
+real tokens count. tokens_per_s is the median of the steps after the first. peak_bytes is the peak of anonymous memory
+above what the process had before the weights were made, on a GPU that of the device's allocator.
+
+--processes N also measures ours with one and with N processes (DDP) of one thread each. --shape 1b measures ours at 1.2
+billion parameters in packs of about 4,096 tokens, as a share of what the GPU could compute (MFU).
+"""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-from contextlib import ExitStack
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.timing import REST, Clock, counted, watch
+from benchmarks.released import peak_of_rss
+from benchmarks.spine import machine
+from benchmarks.trainers import PARTS, WARM_UP, train_naively, train_ours
 from dimoo.core.config import override
-from dimoo.diffusion.loss import chunked_nll
+from dimoo.core.errors import BackendError, ConfigError, TrainingError
 from recipes import registry
-from recipes.diffusion import DiffusionModule
-from recipes.run import run
+from recipes.config import DiffusionRecipe
+from recipes.estimate import estimate
+from recipes.processes import first_process
+from recipes.trainer import precision
 
-WARM_UP = 2
+VOCABULARY = 134_548
+CHUNK = 128
+"""Masked rows whose logits exist at one time: 69 MB of them with that vocabulary, in fp32."""
+SHAPES = {"1b": {"d_model": 2048, "layers": 12, "heads": 16, "kv_heads": 16, "mlp_hidden": 5632}}
+PACKS, PACK = 8, 32
+"""Of a step with --shape: packs, and documents of a pack, which are about 4,096 tokens."""
 
 
-def measure(batch: int, *, steps: int) -> dict[str, Any]:
-    """Time `steps` optimiser steps of `world_base` on scenes of its last phase, after two that do not count.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process measures."""
 
-    The parts: "data" renders, tokenizes and packs; "attention" and "mlp" are forward and backward; "head" is the
-    head with softmax and loss, forward and backward; "optimizer" is AdamW; "rest" is embedding, norms, rotation,
-    corruption, clipping.
-    """
-    seconds: list[float] = []
-    clock = Clock(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    step, packs, backward = DiffusionModule.training_step, DiffusionModule.packs, DiffusionModule.manual_backward
+    trainer: str
+    """What it is called in the report."""
+    naive: bool = False
+    slice_loss: bool = False
+    devices: int = 1
+    threads: int | None = None
+    """Of each process; None: as many as torch takes."""
 
-    def timed_step(self: DiffusionModule, ticks: int, index: int) -> None:
-        if self.steps_done == 0:
-            watch(self.backbone, clock)
-            # Backward begins in the loss and the head; from the backbone's output on it is the backbone's.
-            self.backbone.register_forward_hook(
-                lambda *made: made[-1].register_hook(lambda _: clock.turn(REST)) and None
-            )
-        if self.steps_done == WARM_UP:
-            clock.seconds.clear()
-        before = sum(clock.seconds.values())
-        with clock.part(REST):
-            step(self, ticks, index)
-        seconds.append(sum(clock.seconds.values()) - before)
-        tokens.append(self.items)
 
-    tokens: list[int] = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        recipe = override(
-            registry.get("world_base"),
-            [
-                f"run.folder={folder}",
-                f"run.batch_size={batch}",
-                f"run.steps={WARM_UP + steps}",
-                "run.log_every=1000000",
-            ],
-        )
-        assert recipe.accumulate == 1, "with several packs a step, backward is not one stretch that can be split"  # type: ignore[union-attr]
-        last = recipe.source.phases[-1].model_copy(update={"share": 1.0})  # type: ignore[union-attr]
-        recipe = recipe.model_copy(update={"source": recipe.source.model_copy(update={"phases": (last,)})})
-        stack.enter_context(patch.object(DiffusionModule, "training_step", timed_step))
-        stack.enter_context(patch.object(DiffusionModule, "packs", clock.timed("data", packs)))
-        stack.enter_context(patch.object(DiffusionModule, "manual_backward", clock.timed("head", backward)))
-        stack.enter_context(patch("dimoo.denoise.objective.chunked_nll", clock.timed("head", chunked_nll)))
-        stack.enter_context(patch.object(torch.optim.AdamW, "step", clock.timed("optimizer", torch.optim.AdamW.step)))
-        logits = stack.enter_context(counted())
-        run(recipe)
-    taken, learnt = seconds[WARM_UP:], tokens[WARM_UP:]
-    return {
-        "what": "training step of world_base",
-        "batch": batch,
-        "seconds": statistics.median(taken),
-        "all_seconds": taken,
-        "tokens_per_second": sum(learnt) / sum(taken),
-        "parts": {name: spent / steps for name, spent in clock.seconds.items()},
-        "logits": logits.report(),
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    wanted = {job.trainer: job for job in jobs(options)}
+    if options.child:
+        row = measure(options, wanted[options.child])
+        if first_process():
+            print(json.dumps(row))
+        return
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no folder {options.json.parent}; make it first")
+    recipe = recipe_of(options)
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "precision": precision(recipe.run.precision),
+        "shape": recipe.backbone.model_dump(),
+        "documents": recipe.run.batch_size,
+        "rows": [launched(given, job) for job in wanted.values()],
     }
+    report |= compared({row["trainer"]: row for row in report["rows"]})
+    Console().print(table(report))
+    if options.json is not None:
+        beside = options.json.with_name(options.json.name + ".part")
+        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        beside.replace(options.json)
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """What is to be measured, in order.
+
+    Raises:
+        BackendError: --shape without a GPU.
+    """
+    if options.shape is not None:
+        if not torch.cuda.is_available():
+            raise BackendError(
+                f"--shape {options.shape} measures the share of what a GPU could compute, and there is no CUDA device;"
+                " leave it out, or run it where there is one"
+            )
+        return [Job(trainer="ours")]
+    found = [
+        Job(trainer="naive", naive=True),
+        Job(trainer="ours"),
+        Job(trainer="ours, softmax over the slice", slice_loss=True),
+    ]
+    counts = (1, options.processes) if options.processes > 1 else ()
+    return found + [Job(trainer=_several(count), devices=count, threads=1) for count in counts]
+
+
+def recipe_of(options: argparse.Namespace, job: Job = Job(trainer="ours")) -> DiffusionRecipe:
+    """The last phase of `world_all` at the shape asked for, from fresh weights, at a constant rate, without averages.
+
+    Raises:
+        ConfigError: the shape is none, or a setting is wrong.
+    """
+    width = options.width
+    shape = {"d_model": width, "layers": options.layers, "mlp_hidden": width * 8 // 3}
+    shape |= dict.fromkeys(("heads", "kv_heads"), max(1, width // 32))
+    batch, accumulate = options.batch, 1
+    if options.shape is not None:
+        shape, batch, accumulate = SHAPES[options.shape], PACKS * PACK, PACKS
+    recipe = registry.get("world_all")
+    assert isinstance(recipe, DiffusionRecipe)
+    last = recipe.source.model_dump(mode="json")["phases"][-1] | {"share": 1.0}
+    return override(
+        recipe,
+        [
+            *(f"backbone.{name}={value}" for name, value in shape.items()),
+            f"backbone.vocab_size={options.vocabulary}",
+            f"source.phases={json.dumps([last])}",
+            f"run.batch_size={batch}",
+            f"run.steps={WARM_UP + options.steps}",
+            f"run.devices={job.devices}",
+            f"accumulate={accumulate}",
+            f"slice_loss={json.dumps(job.slice_loss)}",
+            f"loss_chunk={CHUNK}",
+            "optimizer.warmup_steps=0",
+            "optimizer.decay_share=0",
+            "ema=0",
+            *options.set,
+        ],
+    )
+
+
+def launched(given: Sequence[str], job: Job) -> dict[str, Any]:
+    """Measure in a process of its own.
+
+    Raises:
+        TrainingError: it failed.
+    """
+    threads = {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
+    command = [sys.executable, "-m", "benchmarks.training", *given, "--child", job.trainer]
+    child = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **threads})
+    if child.returncode:
+        raise TrainingError(f"the trainer {job.trainer!r} ended with status {child.returncode}; its error is above")
+    row: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return row
+
+
+def measure(options: argparse.Namespace, job: Job) -> dict[str, Any]:
+    """The row of a job, measured in this process."""
+    recipe = recipe_of(options, job)
+    with peak(cuda=torch.cuda.is_available()) as found:
+        meter = train_naively(recipe) if job.naive else train_ours(recipe)
+    row = {
+        "trainer": job.trainer,
+        "processes": job.devices,
+        "threads": torch.get_num_threads(),
+        "peak_bytes": found["peak"],
+        **meter.report(),
+    }
+    if options.shape is not None:
+        row |= efficiency(recipe, row["tokens_per_s"], options.peak_flops)
+    return row
+
+
+@contextmanager
+def peak(*, cuda: bool) -> Iterator[dict[str, int]]:
+    """The peak of memory while this lasts, in bytes, under "peak" when it ends: the GPU's, or this process's own."""
+    if not cuda:
+        with peak_of_rss() as found:
+            yield found
+        return
+    torch.cuda.reset_peak_memory_stats()
+    seen = {"peak": 0}
+    yield seen
+    seen["peak"] = torch.cuda.max_memory_allocated()
+
+
+def efficiency(recipe: DiffusionRecipe, tokens_per_s: float, peak_flops: float | None) -> dict[str, float]:
+    """MFU = operations per token (`recipes.estimate`) x tokens per second / operations that the device could do.
+
+    Args:
+        recipe: what was measured, in one process.
+        tokens_per_s: how fast it was.
+        peak_flops: dense operations per second of the device; None: as lightning knows them.
+
+    Raises:
+        BackendError: it does not know the device.
+    """
+    kind = torch.bfloat16 if precision(recipe.run.precision) == "bf16-mixed" else torch.float32
+    best = peak_flops or get_available_flops(torch.device("cuda"), kind)
+    if best is None:
+        raise BackendError(
+            f"lightning does not know how much {torch.cuda.get_device_name()} can compute; say it with --peak-flops, as"
+            " 9.89e14"
+        )
+    need = estimate(recipe)
+    operations = need.total_operations / need.tokens * tokens_per_s
+    return {
+        "parameters": float(sum(need.parameters.values())),
+        "operations_per_s": operations,
+        "peak_operations_per_s": float(best),
+        "mfu": operations / best,
+    }
+
+
+def compared(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What follows from several rows: ours over naive, and many processes over one."""
+    found: dict[str, Any] = {}
+    if "naive" in rows:
+        ours, naive = rows["ours"], rows["naive"]
+        found["ratios"] = {key: ours[key] / naive[key] for key in ("tokens_per_s", "peak_bytes")}
+        found["loss_difference"] = abs(ours["all_losses"][0] / naive["all_losses"][0] - 1)
+    many = [row for row in rows.values() if row["trainer"] == _several(row["processes"])]
+    if many:
+        one, most = many
+        found["scaling"] = {"processes": most["processes"], "tokens_per_s": most["tokens_per_s"] / one["tokens_per_s"]}
+    return found
+
+
+def table(report: dict[str, Any]) -> Table:
+    """One line per trainer, and what follows from them below."""
+    title = "{device}, torch {torch}, ".format(**report["machine"]) + f"{report['precision']}, "
+    title += f"{report['documents']} documents a step, {report['shape']['vocab_size']:,} ids"
+    made = Table(title=title, caption="\n".join(_said(report)), caption_justify="left")
+    made.add_column("trainer")
+    for name in ("threads", "tokens/s", "s/step", "peak, GB", "loss", *PARTS):
+        made.add_column(name, justify="right")
+    for row in report["rows"]:
+        spent = sum(row["parts"].values())
+        made.add_row(
+            row["trainer"],
+            str(row["threads"] * row["processes"]),
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['step_seconds']:.3f}",
+            f"{row['peak_bytes'] / 1e9:.2f}",
+            f"{row['loss']:.4f}",
+            *(f"{row['parts'][part] / spent:.0%}" for part in PARTS),
+        )
+    return made
+
+
+def _said(report: dict[str, Any]) -> Iterator[str]:
+    if "ratios" in report:
+        yield "ours over naive: {tokens_per_s:.2f} x tokens/s, {peak_bytes:.2f} x peak memory".format(
+            **report["ratios"]
+        )
+        yield f"their losses of the first step differ by {report['loss_difference']:.1e} of their value"
+    if "scaling" in report:
+        yield "{processes} processes over one: {tokens_per_s:.2f} x tokens/s".format(**report["scaling"])
+    for row in report["rows"]:
+        if "mfu" in row:
+            yield f"MFU {row['mfu']:.3f} with {row['parameters'] / 1e9:.2f} billion parameters"
+
+
+def _several(count: int) -> str:
+    return f"ours, {count} process{'es' * (count > 1)} of one thread"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--steps", type=int, default=3, help=f"that count, after {WARM_UP} that does not")
+    parser.add_argument("--batch", type=int, default=16, help="documents of a step")
+    parser.add_argument("--width", type=int, default=192, help="of the transformer; 192 is that of mini")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="ids of the model")
+    parser.add_argument("--processes", type=int, default=1, help="also measure ours with one and with so many")
+    parser.add_argument("--shape", choices=tuple(SHAPES), help="measure ours alone at this shape, on a GPU")
+    parser.add_argument("--peak-flops", type=float, help="operations per second of the GPU, if lightning knows it not")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="k=v", help="override a setting of the recipe, as compile=true"
+    )
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

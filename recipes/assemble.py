@@ -5,48 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from typing_extensions import assert_never
 
-from dimoo.backbone.build import build_backbone
 from dimoo.backbone.compiled import compiled
-from dimoo.backbone.init import grow_codes, initialise, place_codes
+from dimoo.backbone.lora import adapted, merged
 from dimoo.backbone.model import Backbone
 from dimoo.backbone.recompute import recomputed
-from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.build import build_source
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
-from dimoo.data.example import Source
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
-from dimoo.presets.config import ModelConfig
 from dimoo.tasks.model import Dimoo
 from dimoo.tokenizers.image.build import build_image_tokenizer, build_objective
 from dimoo.tokenizers.image.config import VectorQuantizerConfig
 from dimoo.tokenizers.image.extend import extended
-from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
+from dimoo.tokenizers.image.files import save_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.prompts import Prompts
-from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
-from dimoo.weights.checkpoint import Checkpoint
-from dimoo.weights.hub import MINI, resolve
-from dimoo.weights.layout import TEXT, with_fingerprints
-from dimoo.weights.ours import IMAGE
+from dimoo.weights.adapters import write_adapter
+from dimoo.weights.image import load_image_tokenizer
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
 from recipes.diffusion import DiffusionModule
-from recipes.growth import place_stand_ins, stand_ins
+from recipes.start import Start
 from recipes.tokenizer import TokenizerModule
 
-PAIRED = 16_384
-"""Examples in which a warm start with fewer codes looks for what the added ones stand for."""
-
-MAX_TOKENS = 2048
-"""What a request and its answer may take together, of models that recipes make: far beyond what they were taught."""
+ADAPTER = "adapter"
 
 
 def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
@@ -84,18 +72,21 @@ def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) 
         backbone: one to train in place of that; to look at a step, it may be on the meta device.
 
     Raises:
-        ConfigError: the vocabulary of the tokenizers does not fit the backbone, or not that of the warm start.
+        ConfigError: the vocabulary of the tokenizers does not fit the backbone, or not that of the warm start; or new
+            ids have rows that neither the warm start nor adapters would hold.
         CheckpointError: a tokenizer or the warm start cannot be read.
     """
     run = recipe.run
-    image = load_image_tokenizer(_tokenizer_folder(recipe.image_tokenizer))
-    text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
-    vocabulary = make_vocabulary(text, image, total=recipe.backbone.vocab_size)
-    prompts = Prompts(text=text, vocabulary=vocabulary, template=recipe.template)
+    start = Start.of(recipe)
+    image, vocabulary = start.image, start.vocabulary
+    prompts = Prompts(text=start.text, vocabulary=vocabulary, template=recipe.template)
     schedule = parts.build_schedule(recipe.schedule)
-    source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size)
+    source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size, tasks=recipe.tasks)
     if backbone is None:
-        backbone = _backbone(recipe, vocabulary, image, source)
+        backbone = start.backbone(source)
+        _check_new_ids(start)
+    if recipe.lora is not None:
+        backbone = adapted(backbone, recipe.lora, generator(run.seed, "train", "adapters"))
     return DiffusionModule(
         recipe,
         backbone=recomputed(compiled(backbone) if recipe.compile else backbone, recipe.recompute),
@@ -110,46 +101,35 @@ def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) 
             full_up_to=recipe.full_up_to,
             slice_loss=recipe.slice_loss,
             chunk=recipe.loss_chunk,
+            kind_weights=_kind_weights(recipe, vocabulary),
         ),
+        model_config=start.model_config(),
+        first_new=start.known if recipe.new_rows_steps else 0,
     )
 
 
-def make_vocabulary(text: TextTokenizer, image: ImageTokenizer, *, total: int) -> Vocabulary:
-    """The id space of a model of `total` ids: image codes last, text ids before them.
-
-    Raises:
-        ConfigError: the text tokenizer does not fit below the image codes.
-    """
-    codes = image.codebook_size * image.codebooks
-    text_size = total - codes
-    if text_size < text.size:
+def _check_new_ids(start: Start) -> None:
+    lora, total = start.recipe.lora, start.recipe.backbone.vocab_size
+    if lora is not None and len(lora.modules_to_save) < 2 and start.known < total:
         raise ConfigError(
-            f"backbone.vocab_size is {total}, but {text.size} text ids and {codes} image codes need"
-            f" {text.size + codes}; set it to at least that"
+            f"{start.recipe.warm_start!r} lacks the ids from {start.known} to {total - 1}, whose rows adapters do not"
+            " hold; set lora.modules_to_save to embedding and unembedding"
         )
-    named = {name: text.id_of(token) for name, token in SPECIAL_TOKENS.items()}
-    opening, closing = named.pop("image_start"), named.pop("image_end")
-    return parse(Vocabulary, {"text_size": text_size, **named}).with_modality(
-        image.modality, codes, opening=opening, closing=closing
-    )
+
+
+def _kind_weights(recipe: DiffusionRecipe, vocabulary: Vocabulary) -> dict[str, float]:
+    kinds = ["text", "padding", *(modality.name for modality in vocabulary.modalities)]
+    unknown = [kind for kind in recipe.kind_weights if kind not in kinds]
+    if unknown:
+        raise ConfigError(f"kind_weights names {unknown[0]!r}; the targets of this model are {', '.join(kinds)}")
+    return recipe.kind_weights
 
 
 def model_of(module: DiffusionModule) -> Dimoo:
     """The model that a diffusion module trains, as users will load it."""
-    recipe, builder = module.recipe, module.builder
-    config = ModelConfig(
-        name=recipe.run.name,
-        backbone=recipe.backbone,
-        vocabulary=builder.prompts.vocabulary,
-        template=recipe.template,
-        tasks=recipe.tasks,
-        image=recipe.sampling,
-        answer_tokens=recipe.mixture.question_tokens,
-        caption_tokens=recipe.mixture.caption_tokens,
-        max_tokens=MAX_TOKENS,
-    )
+    builder = module.builder
     return Dimoo(
-        with_fingerprints(config, builder.prompts.text, builder.image_tokenizer),
+        module.model_config,
         backbone=module.backbone,
         text_tokenizer=builder.prompts.text,
         image_tokenizer=builder.image_tokenizer,
@@ -157,24 +137,28 @@ def model_of(module: DiffusionModule) -> Dimoo:
 
 
 def export(module: TokenizerModule | DiffusionModule, folder: Path) -> None:
-    """Write what was trained to a folder that `dimoo` loads, and the world that it was trained for, if it was."""
+    """Write what was trained to a folder that `dimoo` loads, and the world that it was trained for, if it was.
+
+    Adapters are folded into the weights there, and lie by themselves in the folder `ADAPTER` in it.
+    """
     if isinstance(module, TokenizerModule):
         save_image_tokenizer(module.tokenizer, folder)
     else:
-        model_of(module).save(folder, dtype=torch.bfloat16)
+        model, base = model_of(module), module.recipe.warm_start
+        if module.recipe.lora is not None:
+            model.backbone = merged(module.backbone)
+        model.save(folder, dtype=torch.bfloat16)
+        if module.recipe.lora is not None:
+            write_adapter(folder / ADAPTER, module.backbone, base=base)
         source = module.recipe.source
         if isinstance(source, WorldSourceConfig):
             source.phases[-1].world.save(folder / WORLD_FILE)
 
 
-def _tokenizer_folder(name: str) -> Path:
-    return MINI / IMAGE if name == "mini" else Path(name)
-
-
 def _tokenizer(recipe: TokenizerRecipe) -> ImageTokenizer:
     if recipe.extends is None:
         return build_image_tokenizer(recipe.tokenizer, generator(recipe.run.seed, "tokenizer", "weights"))
-    old, wanted = load_image_tokenizer(_tokenizer_folder(recipe.extends)), recipe.tokenizer.quantizer
+    old, wanted = load_image_tokenizer(recipe.extends), recipe.tokenizer.quantizer
     if not isinstance(wanted, VectorQuantizerConfig):
         raise ConfigError(f"extends needs a learned codebook, not {wanted.kind!r}; take quantizer vq")
     tokenizer = extended(old, wanted.size)
@@ -184,37 +168,3 @@ def _tokenizer(recipe: TokenizerRecipe) -> ImageTokenizer:
             " number of codes only"
         )
     return tokenizer
-
-
-def _backbone(recipe: DiffusionRecipe, vocabulary: Vocabulary, image: ImageTokenizer, source: Source) -> Backbone:
-    backbone = build_backbone(recipe.backbone)
-    if recipe.warm_start is None:
-        seed = recipe.run.seed
-        initialise(backbone, generator(seed, "train", "weights"))
-        if recipe.place_codes:
-            start, _ = vocabulary.columns(image.modality)
-            place_codes(backbone, start, _code_vectors(image), generator(seed, "train", "codes"))
-        return backbone
-    checkpoint = Checkpoint.open(resolve(recipe.warm_start))
-    before = checkpoint.backbone_config().vocab_size
-    if before == recipe.backbone.vocab_size:
-        checkpoint.filling(backbone).into(backbone)
-        return backbone
-    known = checkpoint.parts().config.vocabulary.text_size
-    if known != vocabulary.text_size:
-        raise ConfigError(
-            f"{recipe.warm_start!r} has {known} text ids, but backbone.vocab_size {recipe.backbone.vocab_size} leaves"
-            f" {vocabulary.text_size} below the image codes; set it to {known + vocabulary.size - vocabulary.text_size}"
-        )
-    small = build_backbone(recipe.backbone.model_copy(update={"vocab_size": before}))
-    checkpoint.filling(small).into(small)
-    start, _ = vocabulary.columns(image.modality)
-    grown = grow_codes(small, _code_vectors(image), start)
-    found = stand_ins(source, image, known=before - start, examples=PAIRED)
-    place_stand_ins(grown, start, found, generator(recipe.run.seed, "train", "stand-ins"))
-    return grown
-
-
-def _code_vectors(image: ImageTokenizer) -> Tensor:
-    """One vector per code, [K, C]."""
-    return image.quantizer.lookup(torch.arange(image.codebook_size)[None, None])[0, :, 0].T

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dimoo.backbone.config import BackboneConfig, Recompute
+from dimoo.backbone.config import BackboneConfig, LoRAConfig, Recompute
 from dimoo.core.config import StrictConfig
 from dimoo.data.config import MixtureConfig, SourceConfig
 from dimoo.diffusion.config import CorruptionConfig, LossWeightConfig, ScheduleConfig, TimesConfig
@@ -16,6 +16,7 @@ from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, ObjectiveConfig
 from dimoo.tokenizers.template import PromptTemplate
 
+OF_WARM_START = "warm_start"
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -90,9 +91,11 @@ class DiffusionRecipe(_Recipe):
 
     kind: Literal["diffusion"] = "diffusion"
     image_tokenizer: str
-    """A folder that a tokenizer recipe exported, or "mini" for the bundled one."""
+    """A folder that a tokenizer recipe exported, "mini" for the bundled one, or that of a model (a folder or
+    `owner/name` on the Hugging Face hub)."""
     text_tokenizer: str = "mini"
-    """A `tokenizer.json`, or "mini"."""
+    """A `tokenizer.json`, "mini", or "warm_start": that of the checkpoint, whose ids are kept. Those of pictures are
+    added where it is a text-only model, codes last."""
     template: PromptTemplate
     tasks: dict[str, TaskText] = STANDARD
     """How each task is said to the model."""
@@ -102,10 +105,17 @@ class DiffusionRecipe(_Recipe):
     times: TimesConfig
     corruption: CorruptionConfig
     loss_weight: LossWeightConfig
+    kind_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    """How much the targets of a kind count ("text", "padding", a modality as "image"); 1 where it is not said."""
+    complementary: bool = False
+    """Learn every pack twice, the second time with those targets masked that were not: each once, at twice the cost."""
     full_up_to: int = Field(default=5, ge=0)
     """Targets of at most this many tokens are masked entirely (SPEC section 3)."""
     accumulate: int = Field(default=1, ge=1)
     """Packs that an optimiser step's examples are split into; the loss is that of one big pack."""
+    pack_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens that are computed together: a pack of more is divided, by whole examples, and its loss stays that of
+    one; None: any number."""
     slice_loss: bool = False
     """Softmax over the ids of the position's modality only; False is the paper's full vocabulary."""
     loss_chunk: int = Field(default=4096, ge=1)
@@ -123,7 +133,29 @@ class DiffusionRecipe(_Recipe):
     warm_start: str | None = None
     """A checkpoint whose weights are taken over: a folder in our layout or the released one, or `owner/name` on the
     Hugging Face hub. It has the same shape, or fewer codes: those that the image tokenizer was extended by start as
-    the old codes whose vectors lie nearest, and in the head as those that they stand for in pairs of pictures."""
+    the old codes whose vectors lie nearest, and in the head as those that they stand for in pairs of pictures. Or it
+    is a text-only model (with text_tokenizer "warm_start"): the rows of the added ids are drawn as the others are
+    distributed."""
+    new_rows_steps: int = Field(default=0, ge=0)
+    """Steps at the start in which nothing is trained but the embedding and head rows of ids that the warm start
+    lacked."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters on the warm start, which is frozen, in place of its weights; None: train these."""
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if self.lora is not None and self.warm_start is None:
+            raise ValueError("lora adapts a model that there is; set warm_start to a checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _has_start(self) -> Self:
+        if self.warm_start is None and (self.text_tokenizer == OF_WARM_START or self.new_rows_steps):
+            raise ValueError(
+                f"text_tokenizer {self.text_tokenizer!r} with new_rows_steps {self.new_rows_steps} goes on from a"
+                " checkpoint; set warm_start to one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_processes(self) -> Self:
@@ -135,11 +167,17 @@ class DiffusionRecipe(_Recipe):
             )
         if self.ema and self.run.parallel == "fsdp" and self.run.devices * self.run.nodes > 1:
             raise ValueError("run.parallel fsdp keeps no averaged weights; set ema to 0")
+        if self.pack_tokens and self.run.parallel == "fsdp" and self.run.devices * self.run.nodes > 1:
+            raise ValueError(
+                "run.parallel fsdp needs as many packs on each process, which pack_tokens does not give; leave it out,"
+                " or raise accumulate"
+            )
         return self
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:
-        if self.loss_weight.kind == "inverse_share" and self.schedule.kind != "linear":
+        weight = self.loss_weight.weight if self.loss_weight.kind == "group_mean" else self.loss_weight
+        if weight.kind == "inverse_share" and self.schedule.kind != "linear":
             raise ValueError(
                 f"loss_weight inverse_share is made for the linear schedule, not {self.schedule.kind};"
                 " use schedule_weight, which fits every schedule"

@@ -23,9 +23,12 @@ from dimoo.core.rng import generator
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Source
 from dimoo.denoise.objective import Loss, MaskedObjective, Noisy
+from dimoo.presets.config import ModelConfig
 from dimoo.tokenizers.packing import Batch, pack
 from recipes.config import DiffusionRecipe
+from recipes.new_rows import keep_new_rows
 from recipes.optimizer import adamw, rate
+from recipes.packing import divided, require_room
 from recipes.ranks import Ranks, whole
 from recipes.steps import StepModule
 
@@ -43,10 +46,24 @@ class DiffusionModule(StepModule):
         builder: DocumentBuilder,
         source: Source,
         objective: MaskedObjective,
+        model_config: ModelConfig,
+        first_new: int = 0,
     ) -> None:
+        """Put the parts together.
+
+        Args:
+            recipe: the full config.
+            backbone: what is trained.
+            builder: makes documents.
+            source: of examples.
+            objective: masks and loss.
+            model_config: how the model is exported.
+            first_new: the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps` steps.
+        """
         super().__init__()
-        self.recipe, self.backbone = recipe, backbone
+        self.recipe, self.backbone, self._first_new = recipe, backbone, first_new
         self.builder, self.source, self.objective = builder, source, objective
+        self.model_config = model_config
         self._ranks = Ranks()
 
     def configure_model(self) -> None:
@@ -93,12 +110,17 @@ class DiffusionModule(StepModule):
         examples = [self.source.example(step * size + place) for place in places]
         generators = [self._generator("document", step, place) for place in places]
         with torch.autocast(self.device.type, enabled=False):  # codes as the tokenizer gives them to users
-            return pack(self.builder.build(examples, generators))
+            documents = self.builder.build(examples, generators)
+        require_room(documents, [step * size + place for place in places], self.recipe.pack_tokens)
+        return pack(documents)
 
     def corrupted(self, step: int) -> list[Noisy]:
-        """The same packs with masks."""
+        """The same packs with masks; and once more with the others, where masks are complementary."""
         packs = self.packs(step).items()
-        return [self.objective.corrupt(entry, self._generator("noise", step, index)) for index, entry in packs]
+        noisy = [self.objective.corrupt(entry, self._generator("noise", step, index)) for index, entry in packs]
+        if self.recipe.complementary:
+            noisy += map(self.objective.complement, noisy[:])
+        return [part for entry in noisy for part in divided(entry, self.recipe.pack_tokens)]
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One optimiser step over all its packs.
@@ -109,8 +131,11 @@ class DiffusionModule(StepModule):
         del batch, batch_idx
         step, optimizer = self.steps_done, self.optimizers()
         assert not isinstance(optimizer, list)
+        new_rows_only = step < self.recipe.new_rows_steps
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * rate(self.recipe.optimizer, step, self.recipe.run.steps)
+        # The first group has the matrices; old rows, whose gradients are 0 then, are not to shrink.
+        optimizer.param_groups[0]["weight_decay"] = 0.0 if new_rows_only else self.recipe.optimizer.weight_decay
         noisy = self.corrupted(step)
         count, items = self._ranks.sums(
             [
@@ -119,6 +144,7 @@ class DiffusionModule(StepModule):
             ],
             self.device,
         )
+        count = count or 1.0  # nothing that counts was masked: a loss of 0
         losses = []
         for entry in noisy:
             losses.append(self.objective.loss(self.backbone, entry))
@@ -127,6 +153,8 @@ class DiffusionModule(StepModule):
                 self.manual_backward(losses[-1].terms.total * (self._ranks.world / count))
         (total,) = self._ranks.sums([sum(float(loss.terms.total.detach()) for loss in losses)], self.device)
         self._check(total / count, "loss")
+        if new_rows_only:
+            keep_new_rows(self.backbone, self._first_new)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.optimizer.clip))
         self._check(norm, "gradient norm")
         optimizer.step()

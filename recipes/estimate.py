@@ -19,6 +19,7 @@ from dimoo.backbone.block import Attention
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.layout import PackedLayout
+from dimoo.backbone.lora import adapters
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import ConfigError
 from dimoo.core.peak import peak_bytes
@@ -84,24 +85,26 @@ def estimate(recipe: Recipe) -> Estimate:
         raise ConfigError(f"--estimate looks at recipes of kind 'diffusion', not {recipe.kind!r}")
     kind = torch.bfloat16 if precision(recipe.run.precision) == "bf16-mixed" else torch.float32
     world = recipe.run.devices * recipe.run.nodes
-    backbone = _fused(recipe.backbone, kind)
+    shape = _fused(recipe.backbone, kind)
     # One process that takes the packs of all of them in turn: it has their documents and masks.
     alone = recipe.model_copy(update={"accumulate": recipe.accumulate * world, "compile": False})
-    module = diffusion_module(alone, backbone)
+    module = diffusion_module(alone, shape)
+    backbone = module.backbone
     noisy = module.corrupted(0)
     largest = max(noisy, key=lambda entry: entry.ids.numel())
     parameters = _parameters(backbone)
     for parameter in backbone.parameters():  # gradients are counted by themselves
-        parameter.grad = torch.zeros_like(parameter)
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     step = peak_bytes(lambda: torch.autograd.backward(module.objective.loss(backbone, largest).terms.total))
     return Estimate(
         parameters=parameters,
         processes=world,
         tokens=sum(entry.ids.numel() for entry in noisy),
         masked=sum(entry.rows.numel() for entry in noisy),
-        operations=_operations(recipe, parameters["blocks"], noisy),
+        operations=_operations(recipe, backbone, noisy),
         memory={
-            **_held(recipe, parameters),
+            **_held(recipe, backbone),
             "activations": step,
         },
     )
@@ -112,26 +115,40 @@ def _parameters(backbone: Backbone) -> dict[str, int]:
         return sum(parameter.numel() for parameter in module.parameters())
 
     parts = {"embedding": backbone.embedding, "blocks": backbone.blocks, "norm": backbone.norm}
-    return {name: count(module) for name, module in {**parts, "head": backbone.unembedding}.items()}
+    counts = {name: count(module) for name, module in {**parts, "head": backbone.unembedding}.items()}
+    added = sum(layer.A.numel() + layer.B.numel() for layer in adapters(backbone).values())
+    return {**counts, "blocks": counts["blocks"] - added, "adapters": added} if added else counts
 
 
-def _held(recipe: DiffusionRecipe, parameters: dict[str, int]) -> dict[str, int]:
-    """What stays from step to step."""
-    count, split = sum(parameters.values()), sharded(recipe.run)
-    own = -(-count // (recipe.run.devices * recipe.run.nodes)) if split else count
-    held = {"weights": MASTER * own, "gradients": MASTER * own, "AdamW": 2 * MASTER * own}
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    """How many weights there are, and how many of them are trained."""
+    weights = list(module.parameters())
+    return sum(weight.numel() for weight in weights), sum(weight.numel() for weight in weights if weight.requires_grad)
+
+
+def _held(recipe: DiffusionRecipe, backbone: Backbone) -> dict[str, int]:
+    """What stays from step to step; weights that are not trained have no gradients and no moments."""
+    (count, trained), split = _sizes(backbone), sharded(recipe.run)
+    processes = recipe.run.devices * recipe.run.nodes if split else 1
+    own, learnt = -(-count // processes), -(-trained // processes)
+    held = {"weights": MASTER * own, "gradients": MASTER * learnt, "AdamW": 2 * MASTER * learnt}
     if recipe.ema:
         held["average"] = MASTER * own
     if split:
         # What belongs to no block, and a block while it is computed, is whole, and so are its gradients.
-        block = parameters["blocks"] // recipe.backbone.layers
-        held["gathered"] = 2 * MASTER * (count - parameters["blocks"] + block)
+        blocks, inside = _sizes(backbone.blocks)
+        layers = recipe.backbone.layers
+        held["gathered"] = MASTER * (count - blocks + blocks // layers + trained - inside + inside // layers)
     return held
 
 
-def _operations(recipe: DiffusionRecipe, blocks: int, noisy: Sequence[Noisy]) -> dict[str, float]:
-    """Two for each weight and token forward, twice as many backward; attention has n x n scores of each sequence."""
+def _operations(recipe: DiffusionRecipe, backbone: Backbone, noisy: Sequence[Noisy]) -> dict[str, float]:
+    """Two for each weight and token forward and two backward, two more where the weight has a gradient.
+
+    Attention has n x n scores of each sequence. That nothing before the first adapter needs gradients is left out.
+    """
     width, layers = recipe.backbone.d_model, recipe.backbone.layers
+    blocks, trained = _sizes(backbone.blocks)
     tokens = sum(entry.ids.numel() for entry in noisy)
     pairs = sum(length * length for entry in noisy for length in entry.batch.lengths)
     columns = 0
@@ -141,9 +158,9 @@ def _operations(recipe: DiffusionRecipe, blocks: int, noisy: Sequence[Noisy]) ->
         ]
         columns += int(torch.tensor([stop - start for start, stop in ranges])[entry.groups.group].sum())
     return {
-        "blocks": 6.0 * blocks * tokens,
+        "blocks": (4.0 * blocks + 2.0 * trained) * tokens,
         "attention": 12.0 * width * layers * pairs,
-        "head": 6.0 * width * columns,
+        "head": (6.0 if backbone.unembedding.weight.requires_grad else 4.0) * width * columns,
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from dimoo.backbone.model import Backbone
-from dimoo.data.example import Source
+from dimoo.data.example import Source, pixels_of
 from dimoo.tokenizers.base import Tokenizer
 
 APART = 0.5
@@ -35,13 +35,19 @@ def stand_ins(source: Source, tokenizer: Tokenizer, *, known: int, examples: int
         tokenizer: the extended tokenizer.
         known: how many codes there were before.
         examples: how many examples to look at.
+
+    Raises:
+        DataError: the source has codes in place of pictures.
     """
     pairs: dict[tuple[int, ...], list[tuple[str, np.ndarray, np.ndarray]]] = defaultdict(list)
     for index in range(examples):
         for one in source.example(index).tasks:
-            if one.images and one.image is not None and one.images[0].shape == one.image.shape:
+            if not one.images or one.image is None:
+                continue
+            first_picture, answer = pixels_of(one.images[0]), pixels_of(one.image)
+            if first_picture.shape == answer.shape:
                 key = f"{one.task} {one.option} {one.words}"
-                pairs[one.image.shape].append((key, one.images[0], one.image))
+                pairs[answer.shape].append((key, first_picture, answer))
     names: dict[str, int] = {}
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for group in pairs.values():

@@ -13,7 +13,9 @@ from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
-from dimoo.data.example import Example, Source, pictures_of
+from dimoo.data.build import held_out
+from dimoo.data.encoded import converted, decoded
+from dimoo.data.example import Example, Source, pictures_of, pixels_of
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.evaluation.requests import request_of
 from dimoo.tokenizers.image.resize import to_images
@@ -37,15 +39,19 @@ def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Seq
     if dry:
         return parts
     first = recipe.run.steps * recipe.run.batch_size
-    examples = (source, range(first, first + SHOWN))
+    unseen = held_out(source, examples=first)
+    if unseen is None:
+        examples = (source, range(first, first + SHOWN))
+    else:
+        examples = (unseen, range(SHOWN if unseen.size is None else min(SHOWN, unseen.size)))
     return [*parts, Pictures(*examples, folder / "pictures", every=recipe.run.sample_every, weights=weights)]
 
 
 class Pictures(L.Callback):
     """Every so many steps: a PNG grid in the run folder and in TensorBoard.
 
-    Of the examples just after the run's last one. Those of the world are scenes that training does not reach; those of
-    a folder or a file begin a further pass, so they are pictures that it learns from.
+    Of examples that are held out; where there are none, of those just after the run's last one, which begin a further
+    pass, so they are pictures that it learns from.
     """
 
     def __init__(
@@ -66,12 +72,13 @@ class Pictures(L.Callback):
             return
         examples = [self._source.example(index) for index in self._shown]
         if isinstance(pl_module, TokenizerModule):
-            grid, psnr = reconstructions(pl_module, examples)
+            grid, psnr = reconstructions(pl_module, [converted(example, pixels_of) for example in examples])
             pl_module.log("psnr", psnr, logger=False)  # for the progress line
             log(trainer.loggers, {"psnr": psnr}, step - 1)
         else:
             with self._weights(trainer, pl_module):
-                grid = samples(pl_module, examples)
+                tokenizer = pl_module.builder.image_tokenizer
+                grid = samples(pl_module, [decoded(example, tokenizer) for example in examples])
         if not trainer.is_global_zero:  # all compute them, as each may hold but a part of the model
             return
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dimoo.core.errors import ConfigError
-from recipes import world
+from recipes import lora, released, stages, world
 from recipes.config import Recipe
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
@@ -15,6 +15,16 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_all": world.world_all,
     "world_refine": world.world_refine,
     "world_polish": world.world_polish,
+    "tokenizer_vq": stages.tokenizer_vq,
+    "tokenizer_fsq": stages.tokenizer_fsq,
+    "pretrain": stages.pretrain,
+    "midtrain": stages.midtrain,
+    "sft": stages.sft,
+    "lora": lora.lora,
+    "pretrain_8b": released.pretrain_8b,
+    "midtrain_8b": released.midtrain_8b,
+    "sft_8b": released.sft_8b,
+    "lora_8b": released.lora_8b,
 }
 
 

@@ -22,7 +22,8 @@ from recipes.processes import first_process
 
 CONFIG = "recipe.json"
 BOOKKEEPING = frozenset(
-    {"run.folder", "run.name", "run.log_every", "run.save_every", "run.sample_every", "compile", "recompute"}
+    {f"run.{name}" for name in ("folder", "name", "log_every", "save_every", "sample_every")}
+    | {"compile", "recompute", "pack_tokens"}
 )
 PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "accumulate"})
 """Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.core.rng import generator
-from dimoo.data.example import Source, pictures_of
+from dimoo.data.example import Source, pictures_of, pixels_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
@@ -48,7 +48,7 @@ class TokenizerModule(StepModule):
         """All pictures of examples `first` .. `first + count - 1`, one batch [B, 3, H, W] per size."""
         by_shape: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
         for index in range(first, first + count):
-            images = pictures_of(self.source.example(index))
+            images = [pixels_of(picture) for picture in pictures_of(self.source.example(index))]
             if not images:
                 raise DataError(f"example {index} has no picture to train a tokenizer on")
             for image in images:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 
+Target = Literal[
+    "attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.output"
+]
+"""The linear layers of a block."""
 Recompute = Literal["none", "selective", "all"]
 AttentionKind = Literal["auto", "sdpa", "varlen", "flex", "xformers"]
 QuantizeKind = Literal["int8", "fp8"]
@@ -56,4 +60,24 @@ class BackboneConfig(StrictConfig):
             raise ValueError(
                 f"rope_axes {self.rope_axes} must add up to a divisor of the {pairs} rotary pairs of a head"
             )
+        return self
+
+
+class LoRAConfig(StrictConfig):
+    """Low-rank adapters on a frozen network: see `dimoo.backbone.lora`."""
+
+    rank: int = Field(default=16, gt=0, le=2**16)
+    """r: rows of A and columns of B."""
+    alpha: float = Field(default=32.0, gt=0)
+    """What an adapter gives is scaled by alpha / rank."""
+    targets: tuple[Target, ...] = Field(default=get_args(Target), min_length=1)
+    """Which layers of every block are adapted."""
+    modules_to_save: tuple[Literal["embedding", "unembedding"], ...] = ()
+    """Modules that are trained whole beside the adapters, as new ids need it."""
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for name in ("targets", "modules_to_save"):
+            if len(set(entries := getattr(self, name))) < len(entries):
+                raise ValueError(f"{name} {entries} names one twice; name each once")
         return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dimoo.cli import bench, checkpoints, info, interleave, judge, maps, pictures, regions, rerun, train, words
+from dimoo.cli import bench, checkpoints, encode, info, interleave, judge, maps, pictures, regions, rerun, train, words
 from dimoo.cli.help import GroupedCommand, GroupedCommands, expanded
 from dimoo.core.errors import DimooError
 from dimoo.version import __version__
@@ -76,7 +76,7 @@ COMMANDS = {
     ),
     "Understand": (words.ask, words.caption, words.chat, maps.predict, maps.map),
     "Models": (info.info, judge.demo, judge.evaluate, bench.bench, checkpoints.convert, checkpoints.verify),
-    "Train": (train.train,),
+    "Train": (encode.encode, train.train),
 }
 """Every command, under the title of its group."""
 

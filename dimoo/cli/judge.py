@@ -19,6 +19,7 @@ from dimoo.cli.options import (
     OnDevice,
     Quantized,
     Seed,
+    WithAdapter,
     WithAttention,
     open_model,
 )
@@ -62,6 +63,7 @@ def evaluate(
     attention: WithAttention = None,
     quantize: Quantized = None,
     compile: Compiled = False,
+    adapter: WithAdapter = None,
 ) -> None:
     """Score a model on held-out prompts, questions and tasks.
 
@@ -76,7 +78,8 @@ def evaluate(
     from dimoo.evaluation.report import HEAD, score_rows, write_report
     from dimoo.weights.hub import resolve
 
-    loaded, folder = open_model(model, device, dtype, attention, quantize, compile=compile), resolve(model)
+    folder = resolve(model)
+    loaded = open_model(model, device, dtype, attention, quantize, compile=compile, adapter=adapter)
     match suite:
         case Suite.WORLD:
             from dimoo.evaluation.suites import evaluate as evaluate_world

@@ -122,6 +122,16 @@ Compiled = Annotated[
     ),
 ]
 
+WithAdapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="PATH",
+        rich_help_panel=MODEL,
+        help="Low-rank adapters in the layout of peft, a folder or owner/name on the hub, folded into the weights.",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -133,10 +143,19 @@ class ModelOptions:
     attention: WithAttention = None
     quantize: Quantized = None
     compile: Compiled = False
+    adapter: WithAdapter = None
 
     def open(self) -> Dimoo:
         """Load it; see `open_model`."""
-        return open_model(self.model, self.device, self.dtype, self.attention, self.quantize, compile=self.compile)
+        return open_model(
+            self.model,
+            self.device,
+            self.dtype,
+            self.attention,
+            self.quantize,
+            compile=self.compile,
+            adapter=self.adapter,
+        )
 
 
 def auto_device(device: Device) -> str:
@@ -154,6 +173,7 @@ def open_model(
     quantize: Quantize | None = None,
     *,
     compile: bool = False,
+    adapter: str | None = None,
 ) -> Dimoo:
     """Load a model as the options say, with a progress bar on stderr if it is large.
 
@@ -171,6 +191,7 @@ def open_model(
             attention=None if attention is None else attention.value,
             quantize=None if quantize is None else quantize.value,
             compile=compile,
+            adapter=adapter,
             progress=progress,
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, Quantize, open_model
+from dimoo.cli.options import MODEL, PATH_HELP, Attention, Device, DType, Quantize, WithAdapter, open_model
 from dimoo.core.errors import BackendError, CheckpointError, RequestError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def rerun(
             "--attention", rich_help_panel=MODEL, help="[default: the recorded one where it can be had, else auto]"
         ),
     ] = None,
+    adapter: WithAdapter = None,
 ) -> None:
     """Make a picture or an answer again from its record.
 
@@ -82,7 +83,7 @@ def rerun(
     paths = [] if out is None else output_paths(out, 1)
     _check_unchanged(file, before)
 
-    dimoo = _opened(record, model, device, attention, force=force)
+    dimoo = _opened(record, model, device, attention, adapter, force=force)
     made = _chosen(remake(dimoo, record), record)
     equal = None if before is None else result_of(made, before.part) == before
     said: dict[str, Any] = {"answer": made} if isinstance(made, str) else {"out": str(out)}
@@ -113,7 +114,13 @@ def _check_unchanged(file: Path, before: Result | None) -> None:
 
 
 def _opened(
-    record: Record, model: str | None, device: Device | None, attention: Attention | None, *, force: bool
+    record: Record,
+    model: str | None,
+    device: Device | None,
+    attention: Attention | None,
+    adapter: str | None,
+    *,
+    force: bool,
 ) -> Dimoo:
     """The model that a record names, or another one that has its fingerprint, or any by force."""
     then = record.model
@@ -131,16 +138,17 @@ def _opened(
 
         check_quantize(kept.value)  # now: an error of this kind below is taken for one of the attention's
     try:
-        dimoo = open_model(source, where, dtype, kind, quantize=kept, compile=then.compile)
+        dimoo = open_model(source, where, dtype, kind, quantize=kept, compile=then.compile, adapter=adapter)
     except BackendError as error:
         if attention is not None or (kind is None and not then.compile):
             raise
         _log.warning("it cannot be had computed as recorded: %s; the result may differ", error)
-        dimoo = open_model(source, where, dtype, quantize=kept)
+        dimoo = open_model(source, where, dtype, quantize=kept, adapter=adapter)
     if dimoo.fingerprint != then.fingerprint and not force:
         raise CheckpointError(
             f"{source!r} is another model: its fingerprint is {dimoo.fingerprint}, that of the recorded model"
-            f" {then.name!r} {then.fingerprint}; give --model PATH of that one, or --force"
+            f" {then.name!r} {then.fingerprint}; give --model PATH of that one, with the --adapter that it had,"
+            " or --force"
         )
     return dimoo
 

@@ -2,70 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from typing_extensions import assert_never
 
-from dimoo.data.config import FolderSourceConfig, JsonlSourceConfig, SourceConfig, WorldSourceConfig
+from dimoo.data.config import (
+    FolderSourceConfig,
+    JsonlSourceConfig,
+    ShardSourceConfig,
+    SourceConfig,
+    WorldSourceConfig,
+)
 from dimoo.data.curriculum import Curriculum
-from dimoo.data.example import Example, Source
+from dimoo.data.example import Check, Source, anything
+from dimoo.data.fitted import Fitted, sizes_of
 from dimoo.data.folder import FolderSource
 from dimoo.data.jsonl import JsonlSource
+from dimoo.data.rows import check
+from dimoo.data.shards import ShardSource
+from dimoo.data.splits import Endless, Later, endless
 from dimoo.data.world.source import WorldSource
-from dimoo.tokenizers.image.resize import cover_crop
+from dimoo.presets.tasks import TaskText
 
 
-def build_source(config: SourceConfig, *, seed: int, examples: int) -> Source:
+def build_source(
+    config: SourceConfig, *, seed: int, examples: int, tasks: Mapping[str, TaskText] | None = None
+) -> Source:
     """A source for a run that will read indices 0 .. examples - 1.
 
-    Finite sources are shuffled anew for every pass and go on for ever.
+    Finite sources are shuffled anew for every pass and go on for ever, without the examples that are held out.
+
+    Args:
+        config: where the examples come from.
+        seed: of the world, and of the shuffles.
+        examples: how many the run reads.
+        tasks: the model's table, for rows that it cannot be taught to be bad ones; None: rows are not checked against
+            a table.
+
+    Raises:
+        DataError: a file is missing, there are bad rows that are not to be left out, or no good ones, or none that are
+            not held out.
     """
+    if isinstance(config, WorldSourceConfig):
+        shares = [phase.share for phase in config.phases]
+        starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
+        sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
+        return Curriculum(sources=sources, starts=starts)
+    wanted: Check = anything if tasks is None else partial(check, tasks=tasks)
+    if isinstance(config, ShardSourceConfig):
+        files: Source = ShardSource(Path(config.path), check=wanted)
+    else:
+        files, _ = open_files(config, wanted)
+    return endless(files, seed=seed, held_out=config.held_out)
+
+
+def held_out(source: Source, *, examples: int) -> Source | None:
+    """What a run that reads indices 0 .. examples - 1 of a source never learns from.
+
+    Of a source that `build_source` made of files: the examples that its config holds out. Of any other endless one, as
+    the world: the examples after the run's.
+
+    Returns:
+        A source of them, of a size or endless; None where there are none.
+    """
+    if isinstance(source, Endless):
+        return source.held_out
+    return None if source.size is not None else Later(source=source, first=examples)
+
+
+def open_files(config: FolderSourceConfig | JsonlSourceConfig, wanted: Check = anything) -> tuple[Fitted, str]:
+    """All examples of a folder or file in its order, their pictures fitted; and a digest of what they are made of.
+
+    Raises:
+        DataError: it is missing, there are bad rows that are not to be left out, or no good ones.
+    """
+    opened: FolderSource | JsonlSource
     match config:
-        case WorldSourceConfig():
-            shares = [phase.share for phase in config.phases]
-            starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
-            sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
-            return Curriculum(sources=sources, starts=starts)
         case FolderSourceConfig():
-            return Endless(source=FolderSource(Path(config.path), on_bad=config.on_bad), seed=seed, canvas=config.size)
+            opened = FolderSource(Path(config.path), on_bad=config.on_bad)
         case JsonlSourceConfig():
-            return Endless(source=JsonlSource(Path(config.path), on_bad=config.on_bad), seed=seed, canvas=config.size)
+            opened = JsonlSource(Path(config.path), on_bad=config.on_bad, check=wanted)
         case _:
             assert_never(config)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endless:
-    """A finite source, shuffled for every pass, its pictures brought to one size."""
-
-    source: Source
-    seed: int
-    canvas: tuple[int, int]
-    """(height, width) in pixels."""
-
-    @property
-    def size(self) -> int | None:
-        """None: endless."""
-        return None
-
-    def example(self, index: int) -> Example:
-        """Example `index`: pass `index // size`, at a random place of its own."""
-        size = self.source.size
-        assert size is not None
-        epoch, place = divmod(index, size)
-        example = self.source.example(_order(self.seed, epoch, size)[place])
-        if example.image is None:
-            return example
-        picture = cover_crop(Image.fromarray(np.asarray(example.image)), self.canvas)
-        return replace(example, image=np.asarray(picture, dtype=np.uint8))
-
-
-@lru_cache(maxsize=4)  # examples are read pass by pass; a permutation costs as much as a whole pass of lookups
-def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
-    """The shuffle of one pass."""
-    return tuple(np.random.default_rng([seed, epoch]).permutation(size).tolist())
+    return Fitted(source=opened, sizes=sizes_of(config.size)), opened.digest()

@@ -14,6 +14,8 @@ from dimoo.data.world.tasks import PICTURE, task_of
 Side = Annotated[int, Field(ge=1)]
 """Of a picture, in pixels."""
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BUCKET_UNIT = 32
+"""In pixels: the sides of the sizes that pictures are sorted into are multiples of it."""
 
 
 class Phase(StrictConfig):
@@ -50,34 +52,57 @@ class WorldSourceConfig(StrictConfig):
         return self
 
 
-class FolderSourceConfig(StrictConfig):
+class _FilesConfig(StrictConfig):
+    path: str
+    size: tuple[Side, Side] | Annotated[int, Field(ge=BUCKET_UNIT, multiple_of=BUCKET_UNIT)]
+    """(height, width) in pixels that every picture is resized to cover and centrally cropped to; or a number n: each
+    picture takes that of the sizes of about n x n pixels which it fills best (SPEC section 1)."""
+    on_bad: Literal["raise", "report"] = "raise"
+    """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
+    held_out: int = Field(default=0, ge=0)
+    """Examples that are never trained on."""
+
+
+class FolderSourceConfig(_FilesConfig):
     """Pictures in a folder, each with its caption in a text file of the same name."""
 
     kind: Literal["folder"] = "folder"
-    path: str
-    size: tuple[Side, Side]
-    """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
-    on_bad: Literal["raise", "report"] = "raise"
-    """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
 
 
-class JsonlSourceConfig(StrictConfig):
-    """A JSONL file of captioned or questioned pictures."""
+class JsonlSourceConfig(_FilesConfig):
+    """A JSONL file of captioned pictures, conversations about pictures, and tasks with their answers."""
 
     kind: Literal["jsonl"] = "jsonl"
+
+
+class ShardSourceConfig(StrictConfig):
+    """What `dimoo encode` made of a folder or a JSONL file: pictures as codes."""
+
+    kind: Literal["shards"] = "shards"
     path: str
-    size: tuple[Side, Side]
-    """(height, width) in pixels that every picture is resized to cover and centrally cropped to."""
-    on_bad: Literal["raise", "report"] = "raise"
-    """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
+    held_out: int = Field(default=0, ge=0)
+    """Examples that are never trained on."""
 
 
-SourceConfig = Annotated[WorldSourceConfig | FolderSourceConfig | JsonlSourceConfig, Field(discriminator="kind")]
+SourceConfig = Annotated[
+    WorldSourceConfig | FolderSourceConfig | JsonlSourceConfig | ShardSourceConfig, Field(discriminator="kind")
+]
+
+
+class DropoutConfig(StrictConfig):
+    """Conditions that are left out of an example each on its own."""
+
+    words: float = Field(default=0.1, ge=0, le=1)
+    """How often the words are."""
+    pictures: float = Field(default=0.1, ge=0, le=1)
+    """How often the pictures are, all of them."""
 
 
 class MixtureConfig(StrictConfig):
     """What is asked of an example, by relative weight; an example without a caption or question takes what it can."""
 
+    pair: float = Field(default=0.0, ge=0)
+    """Text to image with the caption masked as well, by a share of its own: stage I of Lumina-DiMOO."""
     text_to_image: float = Field(default=0.6, ge=0)
     question: float = Field(default=0.25, ge=0)
     caption: float = Field(default=0.15, ge=0)
@@ -85,11 +110,15 @@ class MixtureConfig(StrictConfig):
     """Tokens planned for the answer to a question, its end included."""
     caption_tokens: int = Field(default=24, ge=2)
     """Tokens planned for a caption, its end included."""
-    dropout: float = Field(default=0.1, ge=0, le=1)
-    """How often an example is trained without its condition, or without a part of it, as guidance will ask for it."""
+    dropout: Annotated[float, Field(ge=0, le=1)] | DropoutConfig = 0.1
+    """How often an example is trained without its condition, or without a part of it, as guidance will ask for it: the
+    parts evenly, or words and pictures each by a probability of its own."""
+    text_block: int | None = Field(default=None, ge=1)
+    """Learn an answer in words by one block of this many tokens at a time, with what comes after it hidden, as text is
+    made in blocks; None: all of it at once."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if self.text_to_image + self.question + self.caption <= 0:
-            raise ValueError("text_to_image, question and caption are all 0; give one of them a weight")
+        if self.pair + self.text_to_image + self.question + self.caption <= 0:
+            raise ValueError("pair, text_to_image, question and caption are all 0; give one of them a weight")
         return self

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dimoo.data.example import Example, Source
+from dimoo.data.example import Example, Picture, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,6 @@ class Curriculum:
         last = self.sources[-1].size
         return None if last is None else self.starts[-1] + last
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int) -> Example[Picture]:
         """The example at an index; a source is asked for the same index, so that stages never share an example."""
         return self.sources[bisect_right(self.starts, index) - 1].example(index)

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import TypeVar
 
 from dimoo.core.errors import DataError
 from dimoo.core.pictures import as_rgb
@@ -19,9 +20,26 @@ OnBad = Literal["raise", "report"]
 
 logger = logging.getLogger(__name__)
 
+Pixels = NDArray[np.uint8]
+"""A picture: uint8 [height, width, 3], red green blue."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TaskExample:
+class Codes:
+    """A picture as an image tokenizer has encoded it."""
+
+    codes: NDArray[np.int32]
+    """int32 [*grid], with several codebooks [*grid, codebooks]."""
+    fingerprint: str
+    """Of the tokenizer that made them, and alone can read them."""
+
+
+Picture = Pixels | Codes
+PictureT = TypeVar("PictureT", bound=Picture, covariant=True, default=Pixels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskExample(Generic[PictureT]):
     """A task with its answer: what a request of that task says, and what it should get."""
 
     task: str
@@ -29,33 +47,62 @@ class TaskExample:
     words: str = ""
     option: str = ""
     """What is chosen from the task's options, as "canny"."""
-    images: tuple[NDArray[np.uint8], ...] = ()
-    """The pictures that the request brings, in order: each uint8 [height, width, 3]."""
-    image: NDArray[np.uint8] | None = None
-    """The answer's picture: uint8 [height, width, 3]."""
+    images: tuple[PictureT, ...] = ()
+    """The pictures that the request brings, in order."""
+    image: PictureT | None = None
+    """The answer's picture."""
     text: str | None = None
     """The answer's words."""
     given: NDArray[np.bool_] | None = None
     """bool [height, width]: pixels of the answer's picture that are known beforehand; None: none are."""
+    learn_words: bool = False
+    """Whether the words of the request are masked and predicted too, as of a captioned picture before any task is
+    taught; where the condition is dropped they are not. Of requests without pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class Example(Generic[PictureT]):
     """A picture and what is said about it; any part may be missing."""
 
-    image: NDArray[np.uint8] | None = None
-    """uint8 [height, width, 3], red green blue."""
+    image: PictureT | None = None
     caption: str | None = None
     qa: tuple[tuple[str, str], ...] = ()
     """(question, answer) pairs."""
-    tasks: tuple[TaskExample, ...] = ()
+    tasks: tuple[TaskExample[PictureT], ...] = ()
     """Tasks over the same picture or others; drawn from evenly."""
 
 
-def pictures_of(example: Example) -> list[NDArray[np.uint8]]:
+def pictures_of(example: Example[PictureT]) -> list[PictureT]:
     """Every picture in an example: its own and those of its tasks, answers included."""
     tasks = [picture for one in example.tasks for picture in (*one.images, one.image)]
     return [picture for picture in (example.image, *tasks) if picture is not None]
+
+
+def pixels_of(picture: Picture) -> Pixels:
+    """The picture itself, where pixels are needed.
+
+    Raises:
+        DataError: there are only its codes.
+    """
+    if isinstance(picture, Codes):
+        raise DataError("this needs the pixels of pictures, but shards hold codes alone; take the source of the shards")
+    return picture
+
+
+class Check(Protocol):
+    """Looks an example of a file over before it is used."""
+
+    def __call__(self, example: Example[Picture], /) -> None:
+        """Let it pass.
+
+        Raises:
+            DataError: it cannot be used; says why.
+        """
+
+
+def anything(example: Example[Picture]) -> None:
+    """A `Check` that every example passes."""
+    del example
 
 
 class Source(Protocol):
@@ -65,7 +112,7 @@ class Source(Protocol):
     def size(self) -> int | None:
         """How many examples there are; None: endless, every index from 0 on is valid."""
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int) -> Example[Picture]:
         """The example at an index.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from dimoo.core.errors import DataError
@@ -50,6 +51,14 @@ class FolderSource:
     def size(self) -> int:
         """How many good pictures there are."""
         return len(self._rows)
+
+    def digest(self) -> str:
+        """Changes with the names and sizes of the good pictures' files and with their captions."""
+        found = hashlib.blake2b(digest_size=16)
+        for picture, caption in self._rows:
+            name = picture.relative_to(self.path).as_posix()
+            found.update(f"{[name, picture.stat().st_size, caption]}\n".encode())
+        return found.hexdigest()
 
     def example(self, index: int) -> Example:
         """Picture and caption number `index`.

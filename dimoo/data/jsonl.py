@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -9,50 +12,114 @@ from pydantic import Field, ValidationError, model_validator
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import DataError
-from dimoo.data.example import BadRow, Example, OnBad, at, read_image, settle
+from dimoo.data.example import (
+    BadRow,
+    Check,
+    Example,
+    OnBad,
+    Pixels,
+    TaskExample,
+    anything,
+    at,
+    read_image,
+    settle,
+)
 
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class Turn(StrictConfig):
-    """One question about the picture, and its answer."""
+    """One question, and its answer; it is asked without the turns before it."""
 
     question: Text
     answer: Text
 
 
 class Row(StrictConfig):
-    """One line of the file; at least one of the parts must be there."""
+    """One line of the file: about a picture, a conversation, or a task with its answer.
+
+    Paths of pictures are relative to the folder of the file.
+    """
 
     image: Text | None = None
-    """Path of a picture, relative to the folder of the file."""
+    """A picture; of a task, the one that answers it."""
+    images: tuple[Text, ...] = ()
+    """Several that a conversation is about; of a task, those that its request brings."""
     caption: Text | None = None
     conversations: tuple[Turn, ...] = ()
+    task: Text | None = None
+    """A key of the model's table of tasks; the others below go with it alone."""
+    words: Text | None = None
+    """What the request says."""
+    option: Text | None = None
+    """What is chosen from the task's options."""
+    text: Text | None = None
+    """The answer's words."""
 
     @model_validator(mode="after")
     def _something(self) -> Row:
-        if self.image is None and self.caption is None and not self.conversations:
-            raise ValueError("the row is empty; give an image, a caption or conversations")
+        if self.task is None:
+            given = [name for name in ("words", "option", "text") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{given[0]} goes with a task; name it as task")
+            if self.images and (self.image is not None or self.caption is not None or not self.conversations):
+                raise ValueError("images are for conversations about several pictures and for tasks; use image")
+            if self.image is None and self.caption is None and not self.conversations:
+                raise ValueError("the row is empty; give an image, a caption, conversations or a task")
+        elif self.caption is not None or self.conversations:
+            raise ValueError("a task has words and an answer (image, text), but no caption and no conversations")
+        elif self.image is None and self.text is None:
+            raise ValueError("the task has no answer; give its image, its text, or both")
         return self
+
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """The key and the path of each picture."""
+        several = tuple((f"images.{number}", path) for number, path in enumerate(self.images))
+        return several if self.image is None else (*several, ("image", self.image))
+
+    def example(self, picture: Callable[[str], Pixels]) -> Example:
+        """What the row says; `picture` opens one by its path.
+
+        A conversation about several pictures, or about none, is a task for each of its turns: "ask", or "chat".
+        """
+        image = None if self.image is None else picture(self.image)
+        images = tuple(map(picture, self.images))
+        if self.task is not None:
+            words, option = self.words or "", self.option or ""
+            one = TaskExample(task=self.task, words=words, option=option, images=images, image=image, text=self.text)
+            return Example(tasks=(one,))
+        if image is not None or self.caption is not None:
+            turns = tuple((turn.question, turn.answer) for turn in self.conversations)
+            return Example(image=image, caption=self.caption, qa=turns)
+        task = "ask" if images else "chat"
+        return Example(
+            tasks=tuple(
+                TaskExample(task=task, words=turn.question, images=images, text=turn.answer)
+                for turn in self.conversations
+            )
+        )
 
 
 class JsonlSource:
     """The rows of a JSON-lines file.
 
         {"image": "a.png", "caption": "a red bike", "conversations": [{"question": "...", "answer": "..."}]}
+        {"images": ["a.png", "b.png"], "conversations": [{"question": "which is older", "answer": "the first"}]}
+        {"task": "edit", "words": "make it red", "images": ["a.png"], "image": "b.png"}
 
-    Each part may be missing, but not all; unknown keys are errors; empty lines are skipped.
+    Unknown keys are errors; empty lines are skipped.
 
     All pictures are decoded once on opening, so that a damaged one shows up before training, not within.
     """
 
-    def __init__(self, path: Path | str, *, on_bad: OnBad = "raise") -> None:
+    def __init__(self, path: Path | str, *, on_bad: OnBad = "raise", check: Check = anything) -> None:
         """Open a file.
 
         Args:
             path: the file.
             on_bad: "raise" one error that lists all bad rows, or "report": log them, keep them in `bad`, and
                 go on without them.
+            check: what rows must pass besides.
 
         Raises:
             DataError: the file is missing, there are bad rows, or no good ones.
@@ -66,7 +133,7 @@ class JsonlSource:
             if not line.strip():
                 continue
             try:
-                rows.append(self._checked(line))
+                rows.append(self._checked(line, check))
             except DataError as error:
                 bad.append(BadRow(where=f"{self.path.name}:{number}", reason=str(error)))
         settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
@@ -78,29 +145,40 @@ class JsonlSource:
         """How many good rows there are."""
         return len(self._rows)
 
+    def digest(self) -> str:
+        """Changes with the good rows and the sizes of their picture files."""
+        found = hashlib.blake2b(digest_size=16)
+        for row in self._rows:
+            sizes = [(self.path.parent / path).stat().st_size for _, path in row.pictures()]
+            found.update(f"{row.model_dump_json()}{sizes}\n".encode())
+        return found.hexdigest()
+
     def example(self, index: int) -> Example:
         """Good row number `index`.
 
         Raises:
             IndexError: the index is out of range.
-            DataError: the picture has changed on disk and can no longer be read.
+            DataError: a picture has changed on disk and can no longer be read.
         """
-        row = self._rows[at(index, self.size)]
-        return Example(
-            image=None if row.image is None else read_image(self.path.parent / row.image),
-            caption=row.caption,
-            qa=tuple((turn.question, turn.answer) for turn in row.conversations),
-        )
+        return self._rows[at(index, self.size)].example(self._reader())
 
-    def _checked(self, line: bytes) -> Row:
+    def _reader(self) -> Callable[[str], Pixels]:
+        """Reads each picture of a row once."""
+        return cache(lambda path: read_image(self.path.parent / path))
+
+    def _checked(self, line: bytes, check: Check) -> Row:
         try:
             row = Row.model_validate_json(line)
         except ValidationError as error:
-            problems = (f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']}" for e in error.errors())
-            raise DataError("; ".join(problems)) from error
-        if row.image is not None:
+            reasons = (f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']}" for e in error.errors())
+            raise DataError("; ".join(reasons)) from error
+        read, problems = self._reader(), list[str]()
+        for key, path in row.pictures():
             try:
-                read_image(self.path.parent / row.image)
+                read(path)
             except DataError as error:
-                raise DataError(f"image {row.image!r}: {error}") from error
+                problems.append(f"{key} {path!r}: {error}")
+        if problems:
+            raise DataError("; ".join(problems))
+        check(row.example(read))
         return row

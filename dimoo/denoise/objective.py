@@ -6,7 +6,7 @@ Axes: N = tokens of the pack, G = target groups, M = masked tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor
@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from dimoo.backbone.layout import PackedLayout
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.corruption import Corruption, shares
-from dimoo.diffusion.loss import LossTerms, LossWeight, MaskedGroups, chunked_nll
+from dimoo.diffusion.loss import GroupWeights, LossTerms, LossWeight, MaskedGroups, chunked_nll
 from dimoo.diffusion.schedules import Schedule
 from dimoo.diffusion.times import Times
 from dimoo.tokenizers.packing import Batch
@@ -54,7 +54,8 @@ class MaskedObjective:
     """Masked cross-entropy with pluggable times, schedule, corruption and weights (SPEC section 3).
 
     u_g ~ times;  m_g = schedule(u_g), 1 for groups of at most `full_up_to` tokens;  mask a share m_g of group g;
-    loss = sum_i weight_i * -log p(x_i | masked pack) / count.
+    loss = sum_i lambda_k(i) w_i * -log p(x_i | masked pack) / sum_g lambda_k(g) c_g, with w and c of `weight` and k the
+    kind of a target.
     """
 
     vocabulary: Vocabulary
@@ -67,6 +68,8 @@ class MaskedObjective:
     """Softmax over the ids that the target may take (its `columns`) instead of the full vocabulary."""
     chunk: int
     """Masked rows whose logits exist at a time."""
+    kind_weights: Mapping[str, float] = field(default_factory=dict)
+    """lambda: how much the targets of a kind ("image", "text", "padding") count; 1 where it is not said."""
 
     def corrupt(self, batch: Batch, generator: Generator) -> Noisy:
         """Draw times and masks for a pack; the pack is left as it is."""
@@ -78,9 +81,24 @@ class MaskedObjective:
         groups = MaskedGroups(group=batch.group[rows], progress=progress, share=corrupted.share, sizes=sizes)
         return Noisy(batch=batch, ids=corrupted.ids, rows=rows, groups=groups)
 
-    def count(self, noisy: Noisy) -> int:
+    def complement(self, noisy: Noisy) -> Noisy:
+        """The same pack with those targets masked that were not, so that of both together each is learnt once.
+
+        A group that was masked whole is given here, and counts nothing (complementary masking, LaViDa, arXiv
+        2505.16839). Which sizes and shares a weight sees makes the expected loss that of one pack.
+        """
+        batch = noisy.batch
+        hidden = batch.group >= 0
+        hidden[noisy.rows] = False
+        rows = hidden.nonzero().squeeze(1)
+        groups = replace(noisy.groups, group=batch.group[rows], share=1 - noisy.groups.share)
+        counted = torch.where(groups.masked() > 0, groups.sizes, 0)
+        ids = batch.ids.masked_fill(hidden, self.vocabulary.mask)
+        return Noisy(batch=batch, ids=ids, rows=rows, groups=replace(groups, sizes=counted))
+
+    def count(self, noisy: Noisy) -> float:
         """The denominator that a pack adds: known before the forward pass, so packs can be summed one by one."""
-        return int(self.weight(torch.zeros(noisy.rows.numel()), noisy.groups).count)
+        return float(self._weights(noisy, noisy.groups).count.sum())
 
     def loss(self, backbone: MaskPredictor, noisy: Noisy) -> Loss:
         """Forward a corrupted pack; logits exist only for masked rows, `chunk` at a time."""
@@ -103,7 +121,12 @@ class MaskedObjective:
                 )
             )
         nll = torch.cat(pieces)[torch.cat(order).argsort().to(device)]
-        return Loss(terms=self.weight(nll, noisy.groups.to(device)), nll=nll.detach())
+        groups = noisy.groups.to(device)
+        return Loss(terms=self._weights(noisy, groups).terms(nll, groups.group), nll=nll.detach())
+
+    def _weights(self, noisy: Noisy, groups: MaskedGroups) -> GroupWeights:
+        factors = [self.kind_weights.get(target.kind, 1.0) for target in noisy.batch.targets]
+        return self.weight(groups).scaled(torch.tensor(factors, device=groups.share.device))
 
 
 def _members(values: Sequence[object], value: object, group: Tensor) -> Tensor:

@@ -132,8 +132,21 @@ class ScheduleWeightConfig(StrictConfig):
     """Shares below this weigh as this."""
 
 
-LossWeightConfig: TypeAlias = Annotated[
+TokenWeightConfig: TypeAlias = Annotated[
     MeanOverMaskedConfig | InverseShareConfig | ScheduleWeightConfig, Field(discriminator="kind")
+]
+
+
+class GroupMeanConfig(StrictConfig):
+    """Every answer counts the same, however long it is."""
+
+    kind: Literal["group_mean"] = "group_mean"
+    weight: TokenWeightConfig = InverseShareConfig()
+    """Of the tokens of an answer."""
+
+
+LossWeightConfig: TypeAlias = Annotated[
+    MeanOverMaskedConfig | InverseShareConfig | ScheduleWeightConfig | GroupMeanConfig, Field(discriminator="kind")
 ]
 
 

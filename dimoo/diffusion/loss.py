@@ -2,7 +2,7 @@
 
 Axes: M = masked tokens, G = groups, d = hidden width, C = columns of the head.
 
-Every weight returns a sum and a count, never a mean. With the parts p of a batch (micro-batches, ranks),
+Every loss is a sum and a count, never a mean. With the parts p of a batch (micro-batches, ranks),
 
     loss = sum_p total_p / sum_p count_p
 
@@ -33,14 +33,14 @@ class LossTerms:
     """float32 scalar with gradient."""
 
     count: Tensor
-    """int64 scalar."""
+    """float32 scalar."""
 
     def __add__(self, other: LossTerms) -> LossTerms:
         return LossTerms(total=self.total + other.total, count=self.count + other.count)
 
     def mean(self) -> Tensor:
         """total / count, and 0 where nothing was counted."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / torch.where(self.count > 0, self.count, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +59,10 @@ class MaskedGroups:
     sizes: Tensor
     """int64 [G]: target tokens in the group, masked or not."""
 
+    def masked(self) -> Tensor:
+        """int64 [G]: masked tokens in the group."""
+        return torch.zeros_like(self.sizes).index_add(0, self.group, torch.ones_like(self.group))
+
     def to(self, device: torch.device) -> MaskedGroups:
         """The same on another device."""
         return MaskedGroups(
@@ -69,11 +73,30 @@ class MaskedGroups:
         )
 
 
-class LossWeight(Protocol):
-    """Weighs the masked tokens' negative log-likelihoods."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroupWeights:
+    """What the masked tokens of each group weigh, and what the group adds to the denominator."""
 
-    def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
-        """Sum nll float32 [M] with weights."""
+    token: Tensor
+    """float32 [G]: weight of each of its masked tokens."""
+
+    count: Tensor
+    """float32 [G]."""
+
+    def terms(self, nll: Tensor, group: Tensor) -> LossTerms:
+        """sum_i token_g(i) nll_i over sum_g count_g: nll float32 [M], group int64 [M]."""
+        return LossTerms(total=(nll * self.token[group]).sum(), count=self.count.sum())
+
+    def scaled(self, factor: Tensor) -> GroupWeights:
+        """Groups that count more or less than others: factor float32 [G], on both sides of the fraction."""
+        return GroupWeights(token=self.token * factor, count=self.count * factor)
+
+
+class LossWeight(Protocol):
+    """Weighs the masked tokens' negative log-likelihoods, group by group."""
+
+    def __call__(self, groups: MaskedGroups) -> GroupWeights:
+        """The weights of each group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +106,9 @@ class MeanOverMasked:
     MaskGIT and Lumina-DiMOO. Against the likelihood bound it favours strongly masked groups; good for images.
     """
 
-    def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
+    def __call__(self, groups: MaskedGroups) -> GroupWeights:
         """Weight 1, counted by masked tokens."""
-        del groups
-        return LossTerms(total=nll.sum(), count=torch.tensor(len(nll), device=nll.device))
+        return GroupWeights(token=torch.ones_like(groups.share), count=groups.masked().float())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +128,9 @@ class InverseShare:
     def __post_init__(self) -> None:
         _check_least(self.least_share)
 
-    def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
+    def __call__(self, groups: MaskedGroups) -> GroupWeights:
         """Weight 1 / p, counted by target tokens."""
-        weight = 1.0 / groups.share.clamp(min=self.least_share)
-        return LossTerms(total=(nll * weight[groups.group]).sum(), count=groups.sizes.sum())
+        return GroupWeights(token=1.0 / groups.share.clamp(min=self.least_share), count=groups.sizes.float())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +149,26 @@ class ScheduleWeight:
     def __post_init__(self) -> None:
         _check_least(self.least_share)
 
-    def __call__(self, nll: Tensor, groups: MaskedGroups) -> LossTerms:
+    def __call__(self, groups: MaskedGroups) -> GroupWeights:
         """Weight |m'| / p, counted by target tokens."""
-        weight = self.schedule.derivative(groups.progress).abs() / groups.share.clamp(min=self.least_share)
-        return LossTerms(total=(nll * weight[groups.group]).sum(), count=groups.sizes.sum())
+        slope = self.schedule.derivative(groups.progress).abs()
+        return GroupWeights(token=slope / groups.share.clamp(min=self.least_share), count=groups.sizes.float())
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupMean:
+    """Every group counts the same, however long it is: the mean over groups of what `weight` makes of each alone.
+
+    With `InverseShare` that is the loss by which LLaDA is taught to answer (arXiv 2502.09992, section 2.3): 1 / p over
+    the length of the answer, so that long answers do not outweigh short ones.
+    """
+
+    weight: LossWeight
+
+    def __call__(self, groups: MaskedGroups) -> GroupWeights:
+        """The inner weights over the inner count of the group; groups that count nothing stay out."""
+        inner = self.weight(groups)
+        return GroupWeights(token=inner.token / inner.count.clamp(min=1), count=(inner.count > 0).float())
 
 
 def _check_least(share: float) -> None:

@@ -16,6 +16,7 @@ from dimoo.backbone.quantized import check_quantize, quantized
 from dimoo.core.device import precision, usable
 from dimoo.core.errors import BackendError
 from dimoo.tasks.model import Dimoo
+from dimoo.weights.adapters import merge_adapter, read_adapter
 from dimoo.weights.checkpoint import Checkpoint
 from dimoo.weights.hub import resolve
 from dimoo.weights.shards import Progress, silent
@@ -33,6 +34,7 @@ def load(
     quantize: QuantizeKind | None = None,
     compile: Compile = False,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     progress: Progress = silent,
 ) -> Dimoo:
     """Load a model, in dimoo's own layout or a released one (Lumina-DiMOO, LLaDA).
@@ -52,15 +54,17 @@ def load(
         compile: compile the blocks (`torch.compile`), which the first pass waits for; "graphs": replay them as CUDA
             graphs too, of which one is recorded for every length of stream (see `dimoo.backbone.compiled`).
         revision: a branch, tag or commit on the hub.
+        adapter: low-rank adapters in the layout of peft, in a folder or `owner/name` on the hub, which are folded into
+            the weights as they are read (see `dimoo.weights.adapters`).
         progress: told the bytes done and their sum.
 
     Raises:
-        CheckpointError: a file is missing, corrupt, or does not fit the others.
+        CheckpointError: a file is missing, corrupt, or does not fit the others, or the adapter not the model.
         BackendError: the device is not there, or has no such precision or attention, or cannot quantise or compile so.
     """
     checkpoint, kind, where = _opened(path, dtype, device, attention, quantize, compile, revision)
     parts = checkpoint.parts()
-    backbone = _backbone(checkpoint, kind, where, attention, quantize, compile, progress)
+    backbone = _backbone(checkpoint, kind, where, attention, quantize, compile, adapter, progress)
     image = None if parts.image is None else parts.image.to(where).eval()
     source = _source(path, checkpoint.folder)
     return Dimoo(parts.config, backbone=backbone, text_tokenizer=parts.text, image_tokenizer=image, source=source)
@@ -75,11 +79,12 @@ def load_backbone(
     quantize: QuantizeKind | None = None,
     compile: Compile = False,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     progress: Progress = silent,
 ) -> Backbone:
     """The transformer of a checkpoint alone, tokenizers or not. Arguments and errors as those of `load`."""
     checkpoint, kind, where = _opened(path, dtype, device, attention, quantize, compile, revision)
-    return _backbone(checkpoint, kind, where, attention, quantize, compile, progress)
+    return _backbone(checkpoint, kind, where, attention, quantize, compile, adapter, progress)
 
 
 def _opened(
@@ -115,10 +120,15 @@ def _backbone(
     attention: AttentionKind | None,
     quantize: QuantizeKind | None,
     compile: Compile,
+    adapter: str | Path | None,
     progress: Progress,
 ) -> Backbone:
+    # Before the weights, which are large: what is wrong with it is known at once.
+    added = None if adapter is None else read_adapter(resolve(adapter), checkpoint.skeleton("sdpa"))
     place = where if quantize is None else torch.device("cpu")
     backbone = checkpoint.backbone(dtype=kind, device=place, attention=attention, progress=progress)
+    if added is not None:
+        merge_adapter(backbone, added)
     if quantize is not None:
         backbone = quantized(backbone, quantize).to(where)
     return compiled(backbone, graphs=compile == "graphs") if compile else backbone

@@ -45,16 +45,7 @@ def grow(model: Dimoo, image_tokenizer: Tokenizer, *, name: str, template: Promp
         raise ConfigError(f"the model {model.config.name!r} knows {known} already; grow a text-only one")
     if not isinstance(model.backbone, Backbone):
         raise CheckpointError(f"do not know how to grow a backbone of type {type(model.backbone).__name__}")
-    if max(old.specials.values()) >= text.size:
-        raise CheckpointError(
-            f"the vocabulary has special ids {old.specials}, but the text tokenizer's end at {text.size - 1};"
-            " take the tokenizer that the vocabulary was made for"
-        )
-    opening, closing = _tags(image_tokenizer.modality)
-    grown = text.with_tokens(
-        [opening, closing, SPECIAL_TOKENS["unconditional"], *PROMPT_TAGS, *(SPECIAL_TOKENS[key] for key in MULTIMODAL)]
-    )
-    vocabulary = _vocabulary(old, grown, image_tokenizer)
+    grown, vocabulary = multimodal(old, text, image_tokenizer)
     config = model.config.model_copy(
         update={
             "name": name,
@@ -71,13 +62,31 @@ def grow(model: Dimoo, image_tokenizer: Tokenizer, *, name: str, template: Promp
     )
 
 
-def _vocabulary(old: Vocabulary, text: TextTokenizer, tokenizer: Tokenizer) -> Vocabulary:
-    """The old special ids, those that were added, and the codes right after the last id of the text tokenizer."""
-    opening, closing = map(text.id_of, _tags(tokenizer.modality))
-    added = {name: text.id_of(SPECIAL_TOKENS[name]) for name in MULTIMODAL}
-    only_text = old.model_copy(update={**added, "text_size": text.size})
-    size = tokenizer.codebook_size * tokenizer.codebooks
-    return only_text.with_modality(tokenizer.modality, size, opening=opening, closing=closing)
+def multimodal(
+    vocabulary: Vocabulary, text: TextTokenizer, image_tokenizer: Tokenizer
+) -> tuple[TextTokenizer, Vocabulary]:
+    """The text tokenizer and the ids of a text-only model with the tags, special tokens and codes of pictures.
+
+    Old ids stay; added tokens follow the last id of the tokenizer, and the codes follow them.
+
+    Raises:
+        CheckpointError: the text tokenizer has gaps, or lacks special ids that the vocabulary names.
+    """
+    if max(vocabulary.specials.values()) >= text.size:
+        raise CheckpointError(
+            f"the vocabulary has special ids {vocabulary.specials}, but the text tokenizer's end at {text.size - 1};"
+            " take the tokenizer that the vocabulary was made for"
+        )
+    opening, closing = _tags(image_tokenizer.modality)
+    grown = text.with_tokens(
+        [opening, closing, SPECIAL_TOKENS["unconditional"], *PROMPT_TAGS, *(SPECIAL_TOKENS[key] for key in MULTIMODAL)]
+    )
+    added = {name: grown.id_of(SPECIAL_TOKENS[name]) for name in MULTIMODAL}
+    only_text = vocabulary.model_copy(update={**added, "text_size": grown.size})
+    size = image_tokenizer.codebook_size * image_tokenizer.codebooks
+    return grown, only_text.with_modality(
+        image_tokenizer.modality, size, opening=grown.id_of(opening), closing=grown.id_of(closing)
+    )
 
 
 def _tags(modality: str) -> tuple[str, str]:

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from dimoo.diffusion.guidance import CONDITION
+from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
 from dimoo.tokenizers.document import Document, join
+
+NO_TEXT, NO_IMAGE = "no_text", "no_image"
+"""Of a prompt with pictures: the branches that leave out the words, or the pictures. `NO_IMAGE` + "_2" leaves out the
+second of several."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,3 +40,20 @@ class Problem:
         if not others or draws[0] >= dropout:
             return CONDITION
         return others[int(draws[1] * len(others))]
+
+    def independent_branch(self, *, words: float, pictures: float, generator: Generator) -> str:
+        """Draw the branch to train on where words and pictures are each left out on their own.
+
+        Both left out is "unconditional", which is also what is left of a request of words alone without them.
+
+        Args:
+            words: probability that the words are left out.
+            pictures: probability that the pictures are, all of them.
+            generator: draws.
+        """
+        silent, blind = (torch.rand(2, generator=generator) < torch.tensor([words, pictures])).tolist()
+        pictured = NO_IMAGE in self.branches
+        dropped = [part for part, gone in ((NO_TEXT, silent), (NO_IMAGE, blind and pictured)) if gone]
+        if not dropped or UNCONDITIONAL not in self.branches:
+            return CONDITION
+        return dropped[0] if pictured and len(dropped) == 1 else UNCONDITIONAL

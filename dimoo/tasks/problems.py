@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dimoo.core.requests import Message
 from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
-from dimoo.tasks.problem import Problem
+from dimoo.tasks.problem import NO_IMAGE, NO_TEXT, Problem
 from dimoo.tokenizers.chat import Chat
 from dimoo.tokenizers.prompts import Grid, Prompts, Said, Words
 
-NO_TEXT, NO_IMAGE = "no_text", "no_image"
-"""Of a prompt with pictures: the branches that leave out the words, or the pictures. `NO_IMAGE` + "_2" leaves out the
-second of several."""
 NEGATIVE_IN = (UNCONDITIONAL, NO_TEXT)
 """The branches that leave out the words, so that a negative prompt stands in their place."""
 CAPTION_REQUEST = "describe the picture"

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from dimoo.backbone.lora import adapters
 from dimoo.backbone.model import Backbone
 from dimoo.backbone.quantized import quantization
 from dimoo.core.device import precision
@@ -111,7 +112,7 @@ def savable(
 
     Raises:
         CheckpointError: the backbone or the image tokenizer is a user's own, whose format is not known, or the backbone
-            is quantised: no layout has a place for its codes.
+            is quantised or has adapters: no layout has a place for its codes, or for them.
     """
     if not isinstance(image, ImageTokenizer | None):
         raise CheckpointError(f"do not know how to save an image tokenizer of type {type(image).__name__}")
@@ -121,5 +122,10 @@ def savable(
         raise CheckpointError(
             f"the weights are quantised to {kind}, for which no layout has a place; save the model as loaded without"
             " quantize, and quantise whenever it is loaded"
+        )
+    if adapters(backbone):
+        raise CheckpointError(
+            "the weights have adapters beside them; save the model with dimoo.backbone.lora.merged(backbone), and the"
+            " adapters alone with dimoo.weights.adapters.write_adapter"
         )
     return Parts(config=config, text=text, image=image), backbone

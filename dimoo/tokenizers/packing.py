@@ -53,3 +53,30 @@ def pack(documents: Sequence[Document]) -> Batch:
         lengths=tuple(len(document) for document in documents),
         targets=whole.targets,
     )
+
+
+def first_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Deal things of some lengths into bins of at most `budget`: the longest first, each into the first with room.
+
+    At most 11/9 of the least possible number of bins, and one (Johnson 1973).
+
+    Returns:
+        The places of the things in each bin, in order.
+
+    Raises:
+        DataError: one alone is longer than `budget`.
+    """
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        length = lengths[place]
+        if length > budget:
+            raise DataError(f"number {place} has length {length}, more than the {budget} that a bin takes; raise that")
+        found = next((number for number, left in enumerate(room) if left >= length), None)
+        if found is None:
+            found = len(bins)
+            bins.append([])
+            room.append(budget)
+        bins[found].append(place)
+        room[found] -= length
+    return [sorted(places) for places in bins]

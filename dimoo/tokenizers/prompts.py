@@ -132,6 +132,22 @@ class Prompts:
             )
         return join([*documents, Document.given(ids[-1:])])
 
+    def learnt_context(self, task: str, words: str) -> Document:
+        """The context of words alone, with the words as a group of targets: of a pair both sides are learnt.
+
+        The words are what the prompt has between that of no words and its end.
+
+        Raises:
+            As `context`.
+        """
+        whole, silent = self.context(task, words).ids, self.context(task, "").ids[:-1]
+        same = int((whole[: len(silent)] == silent).long().cumprod(0).sum())
+        target = Target(modality=TEXT, kind="text", columns=self.vocabulary.columns(TEXT))
+        parts = [Document.given(whole[:same]), Document.given(whole[-1:])]
+        if same < len(whole) - 1:
+            parts.insert(1, Document.target(whole[same:-1], target))
+        return join(parts)
+
     def answer(self, parts: Sequence[Grid | Words]) -> Document:
         """`<answer>` + the parts, which are to be denoised together, + `</answer>`.
 

@@ -127,6 +127,16 @@ class Vocabulary(StrictConfig):
         entry = self.modality(name)
         return entry.start, entry.stop
 
+    def shifted(self, text_size: int) -> Vocabulary:
+        """A new vocabulary with room for `text_size` text ids: the ranges of the modalities begin behind them.
+
+        Raises:
+            ConfigError: a special id has no room any more.
+        """
+        values, by = self.model_dump(), text_size - self.text_size
+        moved = [{**entry, "start": entry["start"] + by} for entry in values["modalities"]]
+        return parse(Vocabulary, {**values, "text_size": text_size, "modalities": moved})
+
     def with_modality(self, name: str, size: int, *, opening: int, closing: int) -> Vocabulary:
         """A new vocabulary with one more range at the end; grow the backbone to its `size` afterwards.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError
 from dimoo.core.rng import generator
-from dimoo.data.config import MixtureConfig
+from dimoo.data.config import DropoutConfig, MixtureConfig
 from dimoo.data.documents import DocumentBuilder
-from dimoo.data.example import Example
+from dimoo.data.example import Example, TaskExample
 from dimoo.data.world import WorldSource
 from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
@@ -107,6 +108,40 @@ def test_targets_are_the_answer_alone() -> None:
     assert told.ids[told.group == 1].tolist() == [vocabulary.pad] * (15 - len(words) - 1)
     codes_read = told.ids[(told.group == GIVEN) & (told.ids >= start)] - start
     assert codes_read.tolist() == grid.flatten().tolist()
+
+
+def test_of_a_pair_both_sides_are_targets_and_the_tokens_are_those_of_text_to_image() -> None:
+    one = example(2)
+    (pair,) = builder(pair=1).build([one], [generator(0)])
+    (drawn,) = builder(text_to_image=1).build([one], [generator(0)])
+    assert torch.equal(pair.ids, drawn.ids)
+    assert [target.kind for target in pair.targets] == ["text", "image"]
+    assert pair.targets[0].columns == PROMPTS.vocabulary.columns("text")
+    assert PROMPTS.text.decode(pair.ids[pair.group == 0].tolist()) == one.caption
+    assert torch.equal(pair.group == 1, drawn.group == 0)
+    (dropped,) = builder(pair=1, dropout=1.0).build([one], [generator(0)])
+    assert same(dropped, text_to_image(PROMPTS, one.caption or "", codes(one)).document(UNCONDITIONAL))
+    (silent,) = builder(pair=1).build([replace(one, caption="")], [generator(0)])
+    assert [target.kind for target in silent.targets] == ["image"]
+
+
+def test_the_words_of_a_request_with_pictures_cannot_be_learnt() -> None:
+    image = example(1).image
+    assert image is not None
+    task = TaskExample(task="ask", words="what is it", images=(image,), text="a cat", learn_words=True)
+    with pytest.raises(DataError, match=r"'ask' example cannot be learnt"):
+        builder(text_to_image=1).build([Example(tasks=(task,))], [generator(0)])
+
+
+def test_conditions_can_be_dropped_each_on_their_own_and_answers_learnt_in_blocks() -> None:
+    one = example(1)
+    dropped = builder(text_to_image=1).mixture.model_copy(update={"dropout": DropoutConfig(words=1.0, pictures=0.0)})
+    (made,) = replace(builder(text_to_image=1), mixture=dropped).build([one], [generator(0)])
+    assert same(made, text_to_image(PROMPTS, one.caption or "", codes(one)).document(UNCONDITIONAL))
+    told = [
+        builder(caption=1, caption_tokens=12, text_block=5).build([one], [generator(seed)])[0] for seed in range(20)
+    ]
+    assert {int((document.group != GIVEN).sum()) for document in told} == {5, 2}
 
 
 def test_weights_and_dropout_are_frequencies() -> None:

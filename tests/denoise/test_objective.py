@@ -9,7 +9,7 @@ from dimoo.backbone.layout import PackedLayout
 from dimoo.core.rng import generator
 from dimoo.denoise.objective import MaskedObjective, Noisy
 from dimoo.diffusion.corruption import ExactCount
-from dimoo.diffusion.loss import InverseShare, LossTerms, MaskedGroups, MeanOverMasked, ScheduleWeight
+from dimoo.diffusion.loss import GroupMean, InverseShare, LossTerms, MaskedGroups, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.schedules import Cosine, Linear
 from dimoo.diffusion.times import UniformTimes
 from dimoo.tokenizers.document import Document, Target, join
@@ -197,6 +197,61 @@ def test_a_document_alone_has_the_nll_that_it_has_in_a_pack(vocabulary, backbone
         batch=pack(documents()[:1]),
         ids=noisy.ids[:first],
         rows=noisy.rows[noisy.rows < first],
-        groups=replace(noisy.groups, group=noisy.groups.group[noisy.rows < first]),
+        groups=MaskedGroups(
+            group=noisy.groups.group[noisy.rows < first],
+            **{name: getattr(noisy.groups, name)[:2] for name in ("progress", "share", "sizes")},
+        ),
     )
     torch.testing.assert_close(own.loss(backbone, alone).nll, whole[: len(alone.rows)], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weight", [MeanOverMasked(), InverseShare(), GroupMean(weight=MeanOverMasked())])
+def test_kinds_weigh_on_both_sides_of_the_fraction(vocabulary, backbone, weight):
+    """Against each group on its own."""
+    own = objective(vocabulary, weight=weight, kind_weights={"image": 0.25, "padding": 0.0})
+    noisy = own.corrupt(pack(documents()), generator(1))
+    plain = objective(vocabulary, weight=weight).loss(backbone, noisy)
+    total, count = 0.0, 0.0
+    for number, target in enumerate(noisy.batch.targets):
+        weights = weight(noisy.groups)
+        factor = {"image": 0.25, "padding": 0.0, "text": 1.0}[target.kind]
+        mine = noisy.groups.group == number
+        total += factor * float(weights.token[number]) * float(plain.nll[mine].sum())
+        count += factor * float(weights.count[number])
+    terms = own.loss(backbone, noisy).terms
+    assert float(terms.total.detach()) == pytest.approx(total, rel=1e-5)
+    assert float(terms.count) == pytest.approx(count) == own.count(noisy)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_a_pack_and_its_complement_learn_every_target_once(vocabulary, weight):
+    own = objective(vocabulary, weight=weight)
+    noisy = own.corrupt(pack(documents()), generator(1))
+    before = (noisy.ids.clone(), noisy.rows.clone())
+    other = own.complement(noisy)
+    assert torch.equal(noisy.ids, before[0])
+    assert torch.equal(noisy.rows, before[1])
+    rows = torch.cat([noisy.rows, other.rows])
+    assert sorted(rows.tolist()) == (noisy.batch.group >= 0).nonzero().squeeze(1).tolist()
+    assert torch.equal((other.ids != noisy.batch.ids).nonzero().squeeze(1), other.rows)
+    assert bool((other.ids[other.rows] == vocabulary.mask).all())
+    assert torch.equal(other.groups.group, noisy.batch.group[other.rows])
+    masked = torch.bincount(other.groups.group, minlength=len(noisy.batch.targets))
+    torch.testing.assert_close(other.groups.share, masked / noisy.groups.sizes)
+    whole = noisy.groups.share == 1
+    assert bool(whole.any())
+    assert torch.equal(other.groups.sizes, noisy.groups.sizes.masked_fill(whole, 0))
+    if isinstance(weight, MeanOverMasked):
+        assert own.count(noisy) + own.count(other) == int((noisy.batch.group >= 0).sum())
+
+
+def test_the_complement_has_the_same_expected_loss(vocabulary):
+    """For nll = the masked share of the group: each side of many pairs comes to the integral of m, which is 1 / 2."""
+    count, size = 4000, 40
+    words = Document.target([9] * size, TEXT)
+    own = objective(vocabulary, weight=ScheduleWeight(schedule=Cosine()), full_up_to=0)
+    noisy = own.corrupt(pack([words] * count), generator(0))
+    for one in (noisy, own.complement(noisy)):
+        shares = torch.bincount(one.groups.group, minlength=count) / size
+        terms = own.weight(one.groups).terms(shares[one.groups.group], one.groups.group)
+        assert float(terms.mean()) == pytest.approx(0.5, abs=0.02)

@@ -43,7 +43,8 @@ def probe_loss(config):
         share=share,
         sizes=torch.tensor([9, 9]),
     )
-    return [build.build_loss_weight(config, Cosine())(torch.ones(2), groups).mean()]
+    weights = build.build_loss_weight(config, Cosine())(groups)
+    return [weights.token, weights.count]
 
 
 def probe_draw(config):
@@ -129,6 +130,7 @@ TABLE = [
         cfg.MeanOverMaskedConfig: ({}, {}),
         cfg.InverseShareConfig: ({}, {"least_share": 0.01}),
         cfg.ScheduleWeightConfig: ({}, {"least_share": 0.01}),
+        cfg.GroupMeanConfig: ({}, {"weight": {"kind": "mean_over_masked"}}),
     }),
     (cfg.DrawConfig, probe_draw, {
         cfg.GreedyConfig: ({}, {}),

@@ -1,4 +1,5 @@
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.nn import functional
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.diffusion.corruption import Bernoulli, ExactCount
-from dimoo.diffusion.loss import InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight, chunked_nll
+from dimoo.diffusion.loss import GroupMean, InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight, chunked_nll
 from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power
 from dimoo.diffusion.times import UniformTimes
 
@@ -20,16 +21,41 @@ GROUPS = MaskedGroups(
 NLL = torch.tensor([1.0, 2.0, 3.0])
 
 
+def terms_of(weight, nll, groups):
+    return weight(groups).terms(nll, groups.group)
+
+
 def test_each_weight_by_hand():
-    mean = MeanOverMasked()(NLL, GROUPS)
+    mean = terms_of(MeanOverMasked(), NLL, GROUPS)
     assert (mean.total.item(), mean.count.item()) == (6.0, 3)
-    bound = InverseShare()(NLL, GROUPS)
+    bound = terms_of(InverseShare(), NLL, GROUPS)
     assert bound.total.item() == pytest.approx(3 / 0.5 + 3 / 0.2)
     assert bound.count.item() == 9
-    assert InverseShare(least_share=0.5)(NLL, GROUPS).total.item() == pytest.approx(12.0)
-    square = ScheduleWeight(schedule=Power(exponent=2.0))(NLL, GROUPS)
+    assert terms_of(InverseShare(least_share=0.5), NLL, GROUPS).total.item() == pytest.approx(12.0)
+    square = terms_of(ScheduleWeight(schedule=Power(exponent=2.0)), NLL, GROUPS)
     assert square.total.item() == pytest.approx(3 * 1.0 / 0.5 + 3 * 1.6 / 0.2)
-    assert ScheduleWeight(schedule=Linear())(NLL, GROUPS).total.item() == pytest.approx(bound.total.item())
+    assert terms_of(ScheduleWeight(schedule=Linear()), NLL, GROUPS).total.item() == pytest.approx(bound.total.item())
+
+
+def test_every_group_counts_once_in_a_group_mean():
+    """Group 0 has 4 targets of which 2 are masked, group 1 has 5 of which 1 is."""
+    mean = terms_of(GroupMean(weight=MeanOverMasked()), NLL, GROUPS)
+    assert (mean.total.item(), mean.count.item()) == (pytest.approx(1.5 + 3.0), 2)
+    answers = terms_of(GroupMean(weight=InverseShare()), NLL, GROUPS)
+    assert answers.total.item() == pytest.approx((1 + 2) / 0.5 / 4 + 3 / 0.2 / 5)
+    assert answers.count.item() == 2
+
+
+def test_a_group_without_masks_is_in_no_mean():
+    groups = replace(GROUPS, group=torch.tensor([1]))
+    mean = terms_of(GroupMean(weight=MeanOverMasked()), NLL[:1], groups)
+    assert (mean.total.item(), mean.count.item()) == (1.0, 1)
+
+
+def test_scaled_groups_weigh_on_both_sides():
+    scaled = MeanOverMasked()(GROUPS).scaled(torch.tensor([0.5, 2.0])).terms(NLL, GROUPS.group)
+    assert scaled.total.item() == pytest.approx(0.5 * 3 + 2 * 3)
+    assert scaled.count.item() == pytest.approx(0.5 * 2 + 2 * 1)
 
 
 def test_nothing_masked_is_a_zero_loss():
@@ -40,7 +66,7 @@ def test_nothing_masked_is_a_zero_loss():
         sizes=torch.zeros(0, dtype=torch.int64),
     )
     for weight in (MeanOverMasked(), InverseShare(), ScheduleWeight(schedule=Cosine())):
-        assert weight(torch.zeros(0), none).mean().item() == 0.0
+        assert terms_of(weight, torch.zeros(0), none).mean().item() == 0.0
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), Power(exponent=2.0), Arccos()])
@@ -53,7 +79,8 @@ def test_the_bound_does_not_depend_on_the_schedule(schedule):
     masked = Bernoulli()(torch.zeros_like(group), group, share, 1, generator(0)).masked
     owner = group[masked]
     groups = MaskedGroups(group=owner, progress=progress, share=share, sizes=torch.full((count,), size))
-    assert ScheduleWeight(schedule=schedule)(2 * share[owner], groups).mean().item() == pytest.approx(1.0, abs=0.02)
+    made = terms_of(ScheduleWeight(schedule=schedule), 2 * share[owner], groups)
+    assert made.mean().item() == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
@@ -125,7 +152,7 @@ def test_a_loss_of_one_everywhere_weighs_one(corruption, schedule):
     for weight in weights:
         each = torch.zeros(count, dtype=torch.float64)
         nll = torch.ones(len(owner), requires_grad=True)
-        terms = weight(nll, groups)
+        terms = terms_of(weight, nll, groups)
         (slopes,) = torch.autograd.grad(terms.total, nll)
         each.index_add_(0, owner, slopes.double() / size)
         error = float(each.std()) / count**0.5
@@ -144,5 +171,5 @@ def test_the_promised_bound_is_that_of_all_orders():
     owner, masked = group[corrupted.masked], corrupted.masked.view(count, size).sum(1)
     sizes = torch.full((count,), size)
     groups = MaskedGroups(group=owner, progress=progress, share=corrupted.share, sizes=sizes)
-    loss = InverseShare(least_share=1e-6)(masked[owner] / size, groups).mean()
+    loss = terms_of(InverseShare(least_share=1e-6), masked[owner] / size, groups).mean()
     assert float(loss) == pytest.approx((size + 1) / (2 * size), abs=0.01)

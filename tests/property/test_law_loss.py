@@ -6,10 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimoo.core.rng import generator
-from dimoo.diffusion.loss import InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight
+from dimoo.diffusion.loss import GroupMean, InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.schedules import Cosine
 
-WEIGHTS = st.sampled_from([MeanOverMasked(), InverseShare(), ScheduleWeight(schedule=Cosine())])
+WEIGHTS = st.sampled_from(
+    [
+        MeanOverMasked(),
+        InverseShare(),
+        ScheduleWeight(schedule=Cosine()),
+        *map(lambda w: GroupMean(weight=w), (MeanOverMasked(), InverseShare())),
+    ]
+)
 
 
 @settings(deadline=None)
@@ -25,14 +32,14 @@ def test_micro_batches_add_up_to_the_whole(weight, count, parts, seed):
     nll = torch.rand(len(group), generator=rng, dtype=torch.float64, requires_grad=True)
     part_of = torch.randint(parts, (count,), generator=rng)
 
-    whole = weight(nll, MaskedGroups(group=group, progress=progress, share=share, sizes=sizes))
+    whole = weight(MaskedGroups(group=group, progress=progress, share=share, sizes=sizes)).terms(nll, group)
     terms = []
     for part in range(parts):
         mine = part_of == part
         local = mine.cumsum(0) - 1
         chosen = mine[group]
         groups = MaskedGroups(group=local[group[chosen]], progress=progress[mine], share=share[mine], sizes=sizes[mine])
-        terms.append(weight(nll[chosen], groups))
+        terms.append(weight(groups).terms(nll[chosen], groups.group))
     split = functools.reduce(operator.add, terms)
 
     assert split.count == whole.count

@@ -11,7 +11,7 @@ from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
 from dimoo.tokenizers.image.extend import extended
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
-from recipes import assemble
+from recipes import registry, start
 from recipes.assemble import diffusion_module, model_of
 from recipes.config import DiffusionRecipe
 
@@ -44,6 +44,18 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) 
             "tokenizer.network.decoder_blocks=1",
             'tokenizer.quantizer={"kind":"vq","size":48,"dim":4}',
         ),
+        "tokenizer_fsq": ('tokenizer.quantizer={"kind":"fsq","levels":[4,4,2]}',),
+        **{name: (f"warm_start={first}",) for name in ("midtrain", "sft", "lora")},
+        **dict.fromkeys(
+            ("pretrain_8b", "midtrain_8b", "sft_8b", "lora_8b"),
+            (
+                f"warm_start={first}",
+                "source=" + registry.get("world_base").source.model_dump_json(),
+                "recompute=all",
+                "run.devices=1",
+                "run.nodes=1",
+            ),
+        ),
         "world_all": (f"image_tokenizer={folder / 'more'}", f"warm_start={first}", "backbone.vocab_size=1072"),
     }
 
@@ -51,5 +63,5 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) 
 @pytest.fixture
 def tiny(tmp_path: Path, image_tokenizer: Path, beginnings: Beginnings, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """tiny(name, *changes): a recipe at toy size that writes into the test's folder."""
-    monkeypatch.setattr(assemble, "PAIRED", 24)  # thousands of examples are looked at for codes that are added
+    monkeypatch.setattr(start, "PAIRED", 24)  # thousands of examples are looked at for codes that are added
     return lambda name, *changes: cut(name, tmp_path / "runs", image_tokenizer, *beginnings.get(name, ()), *changes)

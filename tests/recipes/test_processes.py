@@ -24,11 +24,11 @@ PLAIN = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str) -> None:
-    """Run `world_base` in two processes on the CPU."""
+def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str, recipe: str = "world_base") -> None:
+    """Run a recipe in two processes on the CPU."""
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     done = subprocess.run(
-        [*launcher, str(HERE / "processes.py"), "world_base", str(folder), str(image_tokenizer), *changes],
+        [*launcher, str(HERE / "processes.py"), recipe, str(folder), str(image_tokenizer), *changes],
         env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

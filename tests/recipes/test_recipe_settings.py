@@ -83,10 +83,14 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "mixture.question_tokens": ("9", LEARNT),
         "mixture.caption_tokens": ("40", LEARNT),
         "mixture.dropout": ("1.0", LEARNT),
+        "mixture.pair": ("1.0", LEARNT),
+        "mixture.text_block": ("2", LEARNT),
         "schedule": ('{"kind":"linear"}', LEARNT),
         "times": ('{"kind":"uniform"}', LEARNT),
         "corruption": ('{"kind":"bernoulli"}', LEARNT),
         "loss_weight": ('{"kind":"schedule_weight"}', LEARNT),
+        "kind_weights": ('{"image":0.5}', LEARNT),
+        "complementary": ("true", LEARNT | {"passes"}),
         "full_up_to": ("100", LEARNT),
         "accumulate": ("1", LEARNT),
         "slice_loss": ("false", LEARNT),
@@ -99,8 +103,10 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "warm_start": ("FOLDER/warm", LEARNT),
     },
 }
-ELSEWHERE = {"run.devices", "run.nodes", "run.parallel"}
+PROCESSES = {"run.devices", "run.nodes", "run.parallel"}
 """Are tested with several processes, in `test_processes.py`."""
+ELSEWHERE = {"world_tokenizer": PROCESSES, "world_base": PROCESSES | {"lora"}}
+"""Are tested there, and what goes with others alone where it belongs: `lora` in `test_recipe_lora.py`."""
 EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureConfig}
 
 
@@ -207,7 +213,7 @@ def test_no_setting_is_left_out(name: str, kind: type[BaseModel]) -> None:
     for field in kind.model_fields.keys() - {"kind"}:
         nested = EXPANDED.get(field)
         names |= {field} if nested is None else {f"{field}.{leaf}" for leaf in nested.model_fields}
-    assert names == FIELDS[name].keys() | ELSEWHERE
+    assert names == FIELDS[name].keys() | ELSEWHERE[name]
 
 
 def test_the_longest_prompt_is_kept_to(tiny: Tiny) -> None:

@@ -83,3 +83,22 @@ def test_the_draw_takes_the_same_from_the_generator_in_every_case(problems):
             problem.training_branch(dropout, rng)
             ends.append(float(torch.rand((), generator=rng)))
     assert len(set(ends)) == 1
+
+
+def test_words_and_pictures_are_dropped_each_on_their_own():
+    nothing = Document.given([1])
+    names = ("condition", "no_text", "no_image", "unconditional")
+    pictured = Problem(branches=dict.fromkeys(names, nothing), answer=nothing)
+    spoken = Problem(branches=dict.fromkeys(("condition", "unconditional"), nothing), answer=nothing)
+    asked = Problem(branches={CONDITION: nothing}, answer=nothing)
+    count, wanted = 8000, {"condition": 0.56, "no_text": 0.14, "no_image": 0.24, "unconditional": 0.06}
+    for problem, shares in (
+        (pictured, wanted),
+        (spoken, {"condition": 0.8, "unconditional": 0.2}),
+        (asked, {"condition": 1.0}),
+    ):
+        rng = generator(0)
+        drawn = [problem.independent_branch(words=0.2, pictures=0.3, generator=rng) for _ in range(count)]
+        assert set(drawn) == shares.keys()
+        for name, share in shares.items():
+            assert abs(drawn.count(name) / count - share) <= 4 * (share * (1 - share) / count) ** 0.5

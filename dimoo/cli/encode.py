@@ -1,0 +1,82 @@
+"""encode: turn a folder of pictures or a JSONL file into shards of codes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimoo.cli.options import Device, OnDevice, auto_device, parse_size
+
+
+class OnBadRow(str, Enum):
+    """What a row does that cannot be used."""
+
+    RAISE = "raise"
+    REPORT = "report"
+
+
+def parse_sizes(text: str) -> tuple[int, int] | int:
+    """`64x48` -> (64, 48); `512` -> 512.
+
+    Raises:
+        typer.BadParameter: the text is of neither form.
+    """
+    if text.strip().isdecimal():
+        return int(text)
+    size = parse_size(text)
+    return (size.height, size.width)
+
+
+def encode(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of pictures, or a JSONL file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the shards go.")],
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Of every picture, as 64x64; or 512: of each the best bucket of about 512 x 512 pixels.",
+        ),
+    ],
+    tokenizer: Annotated[
+        str,
+        typer.Option(metavar="PATH", help='Of an image tokenizer or a model: a folder, "mini", or owner/name.'),
+    ] = "mini",
+    shard: Annotated[int, typer.Option("--shard", min=1, metavar="N", help="Examples in one file.")] = 4096,
+    on_bad: Annotated[
+        OnBadRow, typer.Option("--on-bad", help="raise: stop at bad rows; report: list them and go on without.")
+    ] = OnBadRow.RAISE,
+    device: OnDevice = Device.AUTO,
+) -> None:
+    """Encode the pictures of your data once, for training.
+
+    Train on the folder with --set 'source={"kind":"shards","path":FOLDER}'. What was broken off goes on when it is run
+    again.
+
+    Prints the folder.
+    """
+    wanted = parse_sizes(size)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from dimoo.core.config import parse
+    from dimoo.data.build import open_files
+    from dimoo.data.config import FolderSourceConfig, JsonlSourceConfig
+    from dimoo.data.encode import write_shards
+    from dimoo.data.shards import Manifest
+    from dimoo.weights.image import load_image_tokenizer
+
+    settings = {"path": str(source), "size": wanted, "on_bad": on_bad.value}
+    config = parse(FolderSourceConfig, settings) if source.is_dir() else parse(JsonlSourceConfig, settings)
+    reader = load_image_tokenizer(tokenizer).to(auto_device(device))
+    fitted, digest = open_files(config)
+    manifest = Manifest(
+        fingerprint=reader.fingerprint, source=digest, size=wanted, examples=fitted.size or 0, shard_examples=shard
+    )
+    columns = ("encoding", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("encoding", total=manifest.examples)
+        write_shards(fitted, reader, out, manifest=manifest, progress=lambda done, _: bar.update(task, completed=done))
+    typer.echo(out)

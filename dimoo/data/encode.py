@@ -1,0 +1,134 @@
+"""Sources -> shards: every picture is encoded once, before training. The format is that of `dimoo.data.shards`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimoo.core.errors import DataError
+from dimoo.core.files import write_tensors
+from dimoo.data.encoded import encode_pictures
+from dimoo.data.example import Example, Picture, Source, TaskExample, pictures_of, pixels_of
+from dimoo.data.shards import MANIFEST, Manifest, ShardSource, StoredExample, StoredTask
+from dimoo.tokenizers.base import Tokenizer
+
+BATCH = 32
+"""Examples whose pictures are encoded together."""
+Progress = Callable[[int, int], None]
+"""Is told how many examples of how many are done."""
+
+
+def write_shards(
+    source: Source, tokenizer: Tokenizer, folder: Path, *, manifest: Manifest, progress: Progress | None = None
+) -> ShardSource:
+    """Encode every example of a source; shards that there are already are left as they are.
+
+    A file is written beside its place and moved there when it is whole, so that what is broken off goes on later.
+
+    Args:
+        source: of `manifest.examples` examples with pixels.
+        tokenizer: encodes the pictures.
+        folder: is made where it is absent.
+        manifest: what is encoded, and how.
+        progress: is called after each batch.
+
+    Raises:
+        DataError: the folder holds shards of something else, or an example cannot be stored.
+        RequestError: the tokenizer takes no pictures of a size.
+        CheckpointError: a file cannot be written: the disk is full, say.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, manifest)
+    done = 0
+    for number, name in enumerate(manifest.files):
+        first = number * manifest.shard_examples
+        indices = range(first, min(first + manifest.shard_examples, manifest.examples))
+        if not (folder / name).is_file():
+            shard = _Writer(tokenizer=tokenizer)
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
+                shard.add([source.example(index) for index in batch])
+                if progress is not None:
+                    progress(done + start + len(batch), manifest.examples)
+            part = folder / f"{name}.part"
+            write_tensors(part, shard.tensors())
+            os.replace(part, folder / name)
+        done += len(indices)
+        if progress is not None:
+            progress(done, manifest.examples)
+    return ShardSource(folder)
+
+
+def _claim(folder: Path, manifest: Manifest) -> None:
+    path = folder / MANIFEST
+    if path.exists():
+        before = Manifest.load(path)
+        changed = [name for name in Manifest.model_fields if getattr(before, name) != getattr(manifest, name)]
+        if not changed:
+            return
+        if any((folder / name).is_file() for name in before.files):
+            raise DataError(
+                f"{folder} holds shards that differ from these in {', '.join(changed)}; choose another folder, or"
+                " delete that one"
+            )
+    part = folder / f"{MANIFEST}.part"
+    manifest.save(part)
+    os.replace(part, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Writer:
+    """One file in the making."""
+
+    tokenizer: Tokenizer
+    rows: list[bytes] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)
+
+    def add(self, examples: Sequence[Example[Picture]]) -> None:
+        """Encode some examples."""
+        pictures = {id(picture): picture for example in examples for picture in map(pixels_of, pictures_of(example))}
+        found = encode_pictures(pictures.values(), self.tokenizer)
+        numbers = {key: len(self.codes) + place for place, key in enumerate(pictures)}
+        self.codes.extend(found[key].cpu() for key in pictures)
+        for example in examples:
+            stored = _stored(example, numbers)
+            self.rows.append(stored.model_dump_json(exclude_defaults=True).encode())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What goes into the file."""
+        axes = 2 if self.tokenizer.codebooks == 1 else 3
+        shapes = torch.tensor([code.shape for code in self.codes], dtype=torch.int64).reshape(-1, axes)
+        flat = [torch.zeros(0, dtype=torch.int32), *(code.flatten().to(torch.int32) for code in self.codes)]
+        return {
+            "rows": torch.from_numpy(np.frombuffer(b"".join(self.rows), dtype=np.uint8).copy()),
+            "row_ends": torch.tensor([len(row) for row in self.rows]).cumsum(0),
+            "codes": torch.cat(flat),
+            "shapes": shapes,
+        }
+
+
+def _stored(example: Example[Picture], numbers: dict[int, int]) -> StoredExample:
+    def number(picture: Picture | None) -> int | None:
+        return None if picture is None else numbers[id(picture)]
+
+    def task(one: TaskExample[Picture]) -> StoredTask:
+        if one.given is not None:
+            raise DataError(f"the {one.task!r} example knows a part of its answer, for which shards have no place")
+        return StoredTask(
+            task=one.task,
+            words=one.words,
+            option=one.option,
+            images=tuple(numbers[id(picture)] for picture in one.images),
+            image=number(one.image),
+            text=one.text,
+            learn_words=one.learn_words,
+        )
+
+    tasks = tuple(map(task, example.tasks))
+    return StoredExample(image=number(example.image), caption=example.caption, qa=example.qa, tasks=tasks)

@@ -1,0 +1,163 @@
+"""Adapters are what is learnt, kept and exported; the base stays as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_processes import TORCHRUN, assert_same, two
+from tiny_recipes import Beginnings, Tiny, before_step, checkpoint, differences
+from torch.utils.flop_counter import FlopCounterMode
+
+import dimoo
+from dimoo.backbone.config import LoRAConfig
+from dimoo.core.errors import ConfigError
+from recipes.assemble import diffusion_module
+from recipes.diffusion import DiffusionModule
+from recipes.estimate import estimate
+from recipes.lora import with_lora
+from recipes.run import export_run, run
+from recipes.world import world_polish
+
+WORLD = 'source={"kind":"world","phases":[{"share":1.0,"world":{"nouns":5}}]}'
+SMALL = ("run.steps=4", "optimizer.lr=0.01")
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "export/adapter/adapter_model.safetensors")
+
+
+@pytest.fixture
+def first(beginnings: Beginnings) -> str:
+    """The model that the recipe adapts."""
+    (change,) = beginnings["lora"]
+    return change.removeprefix("warm_start=")
+
+
+def test_the_exported_model_is_the_base_with_the_exported_adapter(tiny: Tiny, first: str) -> None:
+    folder = run(tiny("lora", *SMALL, "run.sample_every=4"))
+    assert json.loads((folder / "export/adapter/adapter_config.json").read_text())["base_model_name_or_path"] == first
+    base, learnt = dimoo.load_backbone(first), dimoo.load_backbone(first, adapter=folder / "export/adapter")
+    exported = load_file(folder / "export/model.safetensors")
+    assert exported.keys() == learnt.state_dict().keys()
+    for name, weight in learnt.state_dict().items():
+        assert torch.equal(exported[name], weight.bfloat16())
+        inside = name.startswith("blocks.") and "norm" not in name
+        assert torch.equal(weight, base.state_dict()[name]) == (not inside)
+    state = checkpoint(folder)
+    trained = [name for name in state["state_dict"] if name.endswith((".A", ".B"))]
+    assert len(state["optimizer_states"][0]["state"]) == len(trained) == 14
+    assert (folder / "pictures/step0000004.png").is_file()
+    picture = dimoo.load(folder / "export").generate("a cat", size=(32, 32), seed=1)[0]
+    assert picture.size == (32, 32)
+
+
+def test_it_resumes_exactly_and_exports_what_a_checkpoint_holds(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tiny("lora", *SMALL, "run.name=whole"))
+    recipe = tiny("lora", *SMALL, "run.name=parts")
+
+    def out(module: DiffusionModule) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 3, out)
+        with pytest.raises(ConnectionError):
+            run(recipe)
+    folder = export_run(recipe)
+    halfway = adapter(folder)
+    assert run(recipe, resume=True) == folder
+    (one, other) = (checkpoint(each) for each in (whole, folder))
+    for part in ("state_dict", "optimizer_states", "steps_done"):
+        assert list(differences(one[part], other[part])) == []
+    assert list(differences(adapter(whole), adapter(folder))) == []
+    assert list(differences(halfway, adapter(folder))) != []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'lora={"rank":4}',
+        'lora={"rank":8,"alpha":1.0}',
+        'lora={"rank":8,"alpha":16.0,"targets":["attention.query"]}',
+        'lora={"rank":8,"alpha":16.0,"modules_to_save":["embedding"]}',
+        "ema=0.5",
+        "recompute=all",
+    ],
+)
+def test_each_setting_changes_what_is_learnt(tiny: Tiny, change: str) -> None:
+    before = adapter(run(tiny("lora", *SMALL, "run.name=before")))
+    folder = run(tiny("lora", *SMALL, "run.name=after", change))
+    after = adapter(folder)
+    assert (list(differences(before, after)) == []) == (change == "recompute=all")
+    if "targets" in change:
+        assert len(after) == 2
+    if "embedding" in change:
+        assert "base_model.model.model.transformer.wte.weight" in after
+
+
+def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path, first: str) -> None:
+    """Each holds a half of every matrix (FSDP2), of which some are trained and some not."""
+    whole = run(tiny("lora", "run.name=whole", "accumulate=4", WORLD))
+    changes = [WORLD, "run.devices=2", "run.parallel=fsdp", f"warm_start={first}"]
+    two(TORCHRUN, whole.parent, image_tokenizer, "run.name=parts", "accumulate=2", *changes, recipe="lora")
+    assert_same(whole, whole.parent / "parts")
+    for name, value in adapter(whole).items():
+        torch.testing.assert_close(adapter(whole.parent / "parts")[name], value, rtol=0, atol=2e-6)
+
+
+def test_what_is_foretold_is_of_what_is_trained(tiny: Tiny) -> None:
+    roomy = ("run.batch_size=6", "backbone.layers=3", "backbone.d_model=64", "backbone.mlp_hidden=160")
+    recipe = tiny("lora", *roomy, "accumulate=1")
+    found, plain = estimate(recipe), estimate(recipe.model_copy(update={"lora": None}))
+    added = found.parameters["adapters"]
+    shapes = 4 * [(64, 64)] + 2 * [(160, 64)] + [(64, 160)]
+    assert added == sum(3 * 8 * (outputs + inputs) for outputs, inputs in shapes)
+    assert {**plain.parameters, "adapters": added} == found.parameters
+    assert found.memory["gradients"] == 4 * added
+    assert found.memory["AdamW"] == 8 * added
+    assert found.memory["weights"] == plain.memory["weights"] + 4 * added
+    blocks, tokens = plain.parameters["blocks"], found.tokens
+    assert found.operations["blocks"] == (4 * blocks + 6 * added) * tokens
+    assert found.operations["head"] == plain.operations["head"] * 2 / 3
+
+
+def test_operations_are_those_that_torch_counts(tiny: Tiny, first: str) -> None:
+    recipe = tiny("lora", "accumulate=1")
+    module, found = diffusion_module(recipe), estimate(recipe)
+    with FlopCounterMode(display=False) as counter:
+        for entry in module.corrupted(0):
+            module.objective.loss(module.backbone, entry).terms.total.backward()
+    counts = counter.get_flop_counts()["Global"]
+    # What the estimate leaves out: no gradient goes through the first queries, keys and values, nor their A.
+    spared = 2 * 3 * (16 * 16 + 8 * 16) * found.tokens
+    norms = (2 * 16) * 4 * found.tokens
+    assert found.operations["blocks"] + found.operations["head"] - spared - norms == counts[torch.ops.aten.mm]
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["warm_start=null"], "lora adapts a model that there is; set warm_start"),
+        (['lora={"rank":0}'], r"lora\.rank"),
+        (['lora={"targets":["q_proj"]}'], r"attention\.query"),
+        (
+            ["image_tokenizer=MORE", "backbone.vocab_size=1072"],
+            r"lacks the ids from 1056 to 1071.*lora\.modules_to_save",
+        ),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(tiny: Tiny, first: str, changes: list[str], part: str) -> None:
+    more = str(Path(first).parent / "more")
+    with pytest.raises(ConfigError, match=part):
+        run(tiny("lora", *(change.replace("MORE", more) for change in changes)), dry=True)
+
+
+def test_any_recipe_takes_adapters() -> None:
+    made: Any = with_lora(world_polish(), LoRAConfig(rank=2))
+    assert (made.lora, made.ema) == (LoRAConfig(rank=2), 0.0)
+    assert made.model_copy(update={"lora": None, "ema": world_polish().ema}) == world_polish()
+    assert type(made).model_validate_json(made.model_dump_json()) == made

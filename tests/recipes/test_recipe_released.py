@@ -1,0 +1,56 @@
+"""The recipes at 8B: the paper's rates, and an estimate on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+
+from dimoo.core.config import override
+from dimoo.presets import llada_8b
+from recipes import registry
+from recipes.config import DiffusionRecipe
+from recipes.estimate import estimate
+
+HERE = (
+    "text_tokenizer=mini",
+    "image_tokenizer=mini",
+    "source=" + registry.get("world_base").source.model_dump_json(),
+    "mixture.question_tokens=8",
+    "mixture.caption_tokens=24",
+)
+"""What stands in for checkpoints and data that are not here. The rows of ids that are missing are there, unused."""
+
+
+def named(name: str, *changes: str) -> DiffusionRecipe:
+    return DiffusionRecipe.model_validate(override(registry.get(name), list(changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "batch"), [("pretrain_8b", 2e-4, 1024), ("midtrain_8b", 2e-4, 512), ("sft_8b", 2e-5, 512)]
+)
+def test_rates_are_those_of_the_paper(name: str, lr: float, batch: int) -> None:
+    recipe = named(name)
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, recipe.run.batch_size) == (lr, batch)
+    assert (optimizer.betas, optimizer.weight_decay, optimizer.clip) == ((0.9, 0.95), 0.1, 1.0)
+    assert (optimizer.warmup_steps, optimizer.decay_share) == (0, 0.0)
+    assert (recipe.mixture.pair > 0) == (name == "pretrain_8b")
+    assert recipe.mixture.dropout == 0.1
+    assert not recipe.slice_loss
+
+
+def test_the_first_stage_fits_the_devices_that_it_names() -> None:
+    """With the bundled tokenizers and the world; the network is the real one."""
+    found = estimate(named("pretrain_8b", *HERE, "run.batch_size=128", "warm_start=null"))
+    rows, width = llada_8b.BACKBONE.vocab_size + 8192, llada_8b.BACKBONE.d_model
+    assert found.parameters["embedding"] == found.parameters["head"] == rows * width
+    assert sum(found.parameters.values()) == 8_015_581_184 + 2 * 8192 * width
+    assert found.processes == 64
+    assert found.memory["weights"] == 4 * -(-sum(found.parameters.values()) // 64)
+    assert sum(found.memory.values()) < 80e9
+
+
+def test_adapters_of_the_released_model_fit_one_device() -> None:
+    found = estimate(named("lora_8b", *HERE))
+    assert found.memory["gradients"] == 4 * found.parameters["adapters"]
+    assert found.memory["AdamW"] == 8 * found.parameters["adapters"]
+    assert sum(found.memory.values()) < 80e9

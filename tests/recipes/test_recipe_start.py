@@ -1,0 +1,144 @@
+"""What a run starts from: a text-only model that gets new ids, a model whose tokenizer is kept; the first phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from llada_like import UNUSED, llada_like
+from tiny_recipes import Tiny, before_step, checkpoint, differences
+
+import dimoo
+from dimoo.core.errors import ConfigError
+from dimoo.tasks.assemble import load_backbone
+from recipes.assemble import diffusion_module
+from recipes.config import DiffusionRecipe
+from recipes.diffusion import DiffusionModule
+from recipes.run import run
+
+CODES = 32
+ADDED = 10
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-only checkpoint of width 32."""
+    return llada_like().save(tmp_path_factory.mktemp("talker") / "model")
+
+
+def of_text(tiny: Tiny, talker: Path, *changes: str) -> DiffusionRecipe:
+    """The first stage from a text-only model."""
+    before = dimoo.load(talker)
+    rows = before.prompts.text.size + ADDED + 6 + CODES
+    shape = before.config.backbone.model_copy(update={"vocab_size": rows})
+    recipe = tiny(
+        "pretrain",
+        f"warm_start={talker}",
+        "text_tokenizer=warm_start",
+        f"backbone={shape.model_dump_json()}",
+        "mixture.pair=1.0",
+        "mixture.question_tokens=24",
+        "mixture.caption_tokens=128",
+        *changes,
+    )
+    assert isinstance(recipe, DiffusionRecipe)
+    return recipe
+
+
+def test_a_text_model_keeps_its_rows_and_gets_rows_for_tags_and_codes(tiny: Tiny, talker: Path) -> None:
+    module = diffusion_module(of_text(tiny, talker))
+    before = dimoo.load(talker)
+    kept, total = before.prompts.text.size, module.recipe.backbone.vocab_size
+    vocabulary = module.builder.prompts.vocabulary
+    assert before.config.backbone.vocab_size == kept + UNUSED
+    assert vocabulary.columns("image") == (total - CODES, total)
+    assert vocabulary.text_size == total - CODES
+    assert vocabulary.special("image_start") == kept
+    old = load_backbone(talker)
+    for name, tensor in module.backbone.state_dict().items():
+        wanted = old.state_dict()[name]
+        if name in ("embedding.weight", "unembedding.weight"):
+            assert torch.equal(tensor[:kept], wanted[:kept])
+            spread = wanted[:kept].std(dim=0, correction=0)
+            new = (tensor[kept:] - wanted[:kept].mean(dim=0)) / spread
+            assert not torch.equal(tensor[kept : kept + UNUSED][: total - kept], wanted[kept:][: total - kept])
+            assert abs(float(new.mean())) < 0.1
+            assert abs(float(new.std()) - 1) < 0.1
+        else:
+            assert torch.equal(tensor, wanted), name
+
+
+def test_what_it_exports_still_converses(tiny: Tiny, talker: Path) -> None:
+    recipe = of_text(tiny, talker, "run.steps=2")
+    model = dimoo.load(run(recipe) / "export")
+    assert model.config.chat == dimoo.load(talker).config.chat
+    assert model.config.text == dimoo.load(talker).config.text
+    assert model.config.vocabulary.modality("image").size == CODES
+    # And it is what the next stage goes on from.
+    again = of_text(tiny, talker, f"warm_start={Path(recipe.run.folder) / recipe.run.name / 'export'}")
+    module = diffusion_module(again)
+    assert module.builder.prompts.vocabulary == model.config.vocabulary
+
+
+def test_at_first_nothing_but_new_rows_moves(tiny: Tiny, talker: Path) -> None:
+    """With weight decay, which must not shrink what stays."""
+    changes = ("run.save_every=1", "optimizer.weight_decay=0.5", "ema=0", "run.steps=3")
+    first = diffusion_module(of_text(tiny, talker, *changes)).backbone.state_dict()
+    recipe = of_text(tiny, talker, "new_rows_steps=3", *changes)
+    after = {
+        name.removeprefix("backbone."): tensor for name, tensor in checkpoint(run(recipe))["state_dict"].items()
+    }
+    kept = dimoo.load(talker).prompts.text.size
+    for name, tensor in after.items():
+        if name in ("embedding.weight", "unembedding.weight"):
+            assert torch.equal(tensor[:kept], first[name][:kept]), name
+            assert not torch.equal(tensor[kept:], first[name][kept:]), name
+        else:
+            assert torch.equal(tensor, first[name]), name
+    whole = of_text(tiny, talker, "new_rows_steps=2", "run.name=whole", *changes)
+    moved = {name.removeprefix("backbone."): t for name, t in checkpoint(run(whole))["state_dict"].items()}
+    assert all(not torch.equal(tensor, first[name]) for name, tensor in moved.items())
+
+
+def test_a_run_broken_off_in_the_first_phase_goes_on_as_if_it_had_not_been(tiny: Tiny, talker: Path) -> None:
+    changes = ("new_rows_steps=3", "run.steps=5", "run.save_every=2")
+    one = checkpoint(run(of_text(tiny, talker, *changes)))
+    with pytest.MonkeyPatch.context() as patch:
+        def stop(module: DiffusionModule) -> None:
+            raise KeyboardInterrupt
+
+        before_step(patch, DiffusionModule, 2, stop)
+        with pytest.raises(BaseException, match="stopped|^$"):
+            run(of_text(tiny, talker, "run.name=other", *changes))
+    two = checkpoint(run(of_text(tiny, talker, "run.name=other", *changes), resume=True))
+    assert list(differences(one["state_dict"], two["state_dict"])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (("new_rows_steps=2",), r"new_rows_steps is 2, but .* knows all 1056 ids"),
+        (("text_tokenizer=warm_start", "backbone.vocab_size=1060"), r"has 1056 ids .* the recipe 1060 with 32 codes"),
+    ],
+)
+def test_what_does_not_fit_a_multimodal_start(tiny: Tiny, changes: tuple[str, ...], wanted: str) -> None:
+    with pytest.raises(ConfigError, match=wanted):
+        diffusion_module(DiffusionRecipe.model_validate(tiny("sft", *changes)))
+
+
+def test_too_few_rows_for_the_added_ids(tiny: Tiny, talker: Path) -> None:
+    size = dimoo.load(talker).prompts.text.size
+    with pytest.raises(ConfigError, match=rf"{size + ADDED} text ids and 32 image codes need {size + ADDED + 32}"):
+        diffusion_module(of_text(tiny, talker, f"backbone.vocab_size={size + ADDED + 31}"))
+
+
+@pytest.mark.parametrize("change", ["text_tokenizer=warm_start", "new_rows_steps=1"])
+def test_a_start_is_needed(tiny: Tiny, change: str) -> None:
+    with pytest.raises(ConfigError, match=r"goes on from a checkpoint; set warm_start"):
+        tiny("world_base", change)
+
+
+def test_a_kind_that_there_is_not_has_no_weight(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"kind_weights names 'sound'; the targets of this model are text, padding"):
+        diffusion_module(DiffusionRecipe.model_validate(tiny("world_base", 'kind_weights={"sound":1.0}')))
