@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from benchmarks import naive_trainer
 from benchmarks.timing import REST, Clock
-from dimoo.denoise.objective import Noisy
+from dimoo.core.errors import ConfigError
 from dimoo.diffusion.loss import chunked_nll
 from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
@@ -29,28 +28,38 @@ PARTS = ("forward", "head", "backward", "optimizer", REST)
 
 
 class Meter:
-    """Seconds, tokens and losses of steps, and the parts of their time."""
+    """Seconds, tokens and losses of steps, and the parts of their time.
+
+    Seconds of the processor, of all threads of this process, say on a busy machine what seconds on the wall do not.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.clock = Clock(device)
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.tokens: list[int] = []
         self.losses: list[float] = []
+        self._before, self._cpu_before = 0.0, 0.0
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Everything inside is one step; the first ones leave no parts."""
+    def begin(self) -> None:
+        """A step begins; the first ones leave no parts."""
         if len(self.seconds) == WARM_UP:
             self.clock.seconds.clear()
-        before = sum(self.clock.seconds.values())
-        with self.clock.part(REST):
-            yield
-        self.seconds.append(sum(self.clock.seconds.values()) - before)
+        self._before, self._cpu_before = sum(self.clock.seconds.values()), time.process_time()
+        self.clock.start(REST)
 
-    def learnt(self, tokens: int, loss: float) -> None:
-        """What the step learnt from, and how badly it knew it."""
+    def end(self, tokens: int, loss: float) -> None:
+        """It has ended, has learnt from so many tokens, and knew them so badly."""
+        self.clock.stop()
+        self.seconds.append(sum(self.clock.seconds.values()) - self._before)
+        self.cpu_seconds.append(time.process_time() - self._cpu_before)
         self.tokens.append(tokens)
         self.losses.append(loss)
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer's steps be a part."""
+        optimizer.register_step_pre_hook(lambda *_: self.clock.start("optimizer"))
+        optimizer.register_step_post_hook(lambda *_: self.clock.stop())
 
     def report(self) -> dict[str, Any]:
         """Plain numbers: speed and parts of the steps after the first ones, seconds, tokens and losses of all."""
@@ -58,6 +67,7 @@ class Meter:
         return {
             "tokens_per_s": statistics.median(count / spent for count, spent in zip(tokens, seconds, strict=True)),
             "step_seconds": statistics.median(seconds),
+            "step_cpu_seconds": statistics.median(self.cpu_seconds[WARM_UP:]),
             "loss": self.losses[-1],
             "parts": {part: self.clock.seconds.get(part, 0.0) / len(seconds) for part in PARTS},
             "all_seconds": self.seconds,
@@ -67,76 +77,81 @@ class Meter:
 
 
 def train_naively(recipe: DiffusionRecipe) -> Meter:
-    """All steps of a recipe by the naive trainer, in this process, with the recipe's weights, documents and masks."""
+    """All steps of a recipe by the naive trainer, in this process, with the recipe's weights, documents and masks.
+
+    Raises:
+        ConfigError: the recipe divides a step.
+    """
     module = diffusion_module(recipe).to("cuda" if torch.cuda.is_available() else "cpu")
     backbone, meter = module.backbone, Meter(module.device)
     pad_id, bf16 = module.objective.vocabulary.pad, precision(recipe.run.precision) == "bf16-mixed"
-    packs = [pack for step in range(recipe.run.steps) for pack in module.corrupted(step)]
+    steps = [module.corrupted(step) for step in range(recipe.run.steps)]
+    if any(len(packs) > 1 for packs in steps):
+        raise ConfigError(
+            "the naive trainer takes a step in one piece; set accumulate, pack_tokens, complementary back"
+        )
     optimizer = naive_trainer.optimizer_of(backbone, recipe.optimizer)
-    _follow(optimizer, meter.clock)
-    for pack in packs:
+    meter.follow(optimizer)
+    clip = recipe.optimizer.clip
+    for (pack,) in steps:
         padded = naive_trainer.pad(pack, pad_id)
-        with meter.step():
-            loss = naive_trainer.step(
-                backbone, optimizer, padded, clip=recipe.optimizer.clip, bf16=bf16, clock=meter.clock
-            )
-        meter.learnt(pack.ids.numel(), loss)
+        meter.begin()
+        loss = naive_trainer.step(backbone, optimizer, padded, clip=clip, bf16=bf16, clock=meter.clock)
+        meter.end(pack.ids.numel(), loss)
     return meter
 
 
 def train_ours(recipe: DiffusionRecipe) -> Meter:
     """All steps of a recipe by its own module and precision, in as many processes as it says; nothing is written."""
-    made = diffusion_module(recipe)
-    module = _Timed(recipe, backbone=made.backbone, builder=made.builder, source=made.source, objective=made.objective)
+    module = diffusion_module(recipe)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of this process, which does nothing else
-    trainer = L.Trainer(
-        max_epochs=1,
-        limit_train_batches=recipe.run.steps,
-        devices=recipe.run.devices,
-        strategy=strategy(recipe.run),
-        precision=precision(recipe.run.precision),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-    )
-    fit(trainer, module)
-    return module.meter
+    with ExitStack() as stack:
+        watched = _Watched(stack)
+        trainer = L.Trainer(
+            max_epochs=1,
+            limit_train_batches=recipe.run.steps,
+            devices=recipe.run.devices,
+            strategy=strategy(recipe.run),
+            precision=precision(recipe.run.precision),
+            callbacks=[watched],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            num_sanity_val_steps=0,
+        )
+        fit(trainer, module)
+    return watched.meter
 
 
-class _Timed(DiffusionModule):
-    """The recipe's own step, on packs made beforehand."""
+class _Watched(L.Callback):
+    """The recipe's own steps on a clock, on packs made beforehand; what it puts in place goes with the stack."""
 
-    def on_train_start(self) -> None:
+    meter: Meter
+
+    def __init__(self, stack: ExitStack) -> None:
+        super().__init__()
+        self._stack = stack
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make all packs, and let the clock follow the parts of a step."""
-        self.meter = Meter(self.device)
-        self._made: list[list[Noisy]] = []
-        for step in range(self.recipe.run.steps):
-            self._made.append(super().corrupted(step))
-        optimizer, clock = self.optimizers(), self.meter.clock
-        assert not isinstance(optimizer, list)
-        _follow(optimizer.optimizer, clock)
-        self.backbone.register_forward_pre_hook(lambda *_: clock.start("forward"))
-        self.backbone.register_forward_hook(lambda *_: clock.stop())
+        assert isinstance(pl_module, DiffusionModule)
+        self.meter = Meter(pl_module.device)
+        clock, made = self.meter.clock, [pl_module.corrupted(step) for step in range(pl_module.recipe.run.steps)]
+        backward, head = clock.timed("backward", pl_module.manual_backward), clock.timed("head", chunked_nll)
+        self._stack.enter_context(patch.object(pl_module, "corrupted", made.__getitem__))
+        self._stack.enter_context(patch.object(pl_module, "manual_backward", backward))
+        self._stack.enter_context(patch("dimoo.denoise.objective.chunked_nll", head))
+        self.meter.follow(trainer.optimizers[0])
+        pl_module.backbone.register_forward_pre_hook(lambda *_: clock.start("forward"))
+        pl_module.backbone.register_forward_hook(lambda *_: clock.stop())
 
-    def corrupted(self, step: int) -> list[Noisy]:
-        """As they were made."""
-        return self._made[step]
+    def on_train_batch_start(self, *_: Any) -> None:
+        """A step begins."""
+        self.meter.begin()
 
-    def manual_backward(self, loss: Tensor, *rest: Any, **named: Any) -> None:
-        """On the clock."""
-        with self.meter.clock.part("backward"):
-            super().manual_backward(loss, *rest, **named)
-
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """On the clock."""
-        head = self.meter.clock.timed("head", chunked_nll)
-        with self.meter.step(), patch("dimoo.denoise.objective.chunked_nll", head):
-            super().training_step(batch, batch_idx)
-        self.meter.learnt(self.items, self.values["loss"])
-
-
-def _follow(optimizer: torch.optim.Optimizer, clock: Clock) -> None:
-    optimizer.register_step_pre_hook(lambda *_: clock.start("optimizer"))
-    optimizer.register_step_post_hook(lambda *_: clock.stop())
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """It has ended."""
+        del trainer
+        assert isinstance(pl_module, DiffusionModule)
+        self.meter.end(pl_module.items, pl_module.values["loss"])

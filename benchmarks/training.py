@@ -8,7 +8,7 @@ real tokens count. tokens_per_s is the median of the steps after the first. peak
 above what the process had before the weights were made, on a GPU that of the device's allocator.
 
 --processes N also measures ours with one and with N processes (DDP) of one thread each. --shape 1b measures ours at 1.2
-billion parameters in packs of about 4,096 tokens, as a share of what the GPU could compute (MFU).
+billion parameters in packs of at most 4,096 tokens, as a share of what the GPU could compute (MFU).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ VOCABULARY = 134_548
 CHUNK = 128
 """Masked rows whose logits exist at one time: 69 MB of them with that vocabulary, in fp32."""
 SHAPES = {"1b": {"d_model": 2048, "layers": 12, "heads": 16, "kv_heads": 16, "mlp_hidden": 5632}}
-PACKS, PACK = 8, 32
-"""Of a step with --shape: packs, and documents of a pack, which are about 4,096 tokens."""
+PACK, DOCUMENTS = 4096, 336
+"""With --shape: tokens of a pack, and documents of a step, which are about eight packs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,9 @@ def recipe_of(options: argparse.Namespace, job: Job = Job(trainer="ours")) -> Di
     width = options.width
     shape = {"d_model": width, "layers": options.layers, "mlp_hidden": width * 8 // 3}
     shape |= dict.fromkeys(("heads", "kv_heads"), max(1, width // 32))
-    batch, accumulate = options.batch, 1
+    batch, pack = options.batch, None
     if options.shape is not None:
-        shape, batch, accumulate = SHAPES[options.shape], PACKS * PACK, PACKS
+        shape, batch, pack = SHAPES[options.shape], DOCUMENTS, PACK
     recipe = registry.get("world_all")
     assert isinstance(recipe, DiffusionRecipe)
     last = recipe.source.model_dump(mode="json")["phases"][-1] | {"share": 1.0}
@@ -135,7 +135,7 @@ def recipe_of(options: argparse.Namespace, job: Job = Job(trainer="ours")) -> Di
             f"run.batch_size={batch}",
             f"run.steps={WARM_UP + options.steps}",
             f"run.devices={job.devices}",
-            f"accumulate={accumulate}",
+            f"pack_tokens={json.dumps(pack)}",
             f"slice_loss={json.dumps(job.slice_loss)}",
             f"loss_chunk={CHUNK}",
             "optimizer.warmup_steps=0",
@@ -239,7 +239,7 @@ def table(report: dict[str, Any]) -> Table:
     title += f"{report['documents']} documents a step, {report['shape']['vocab_size']:,} ids"
     made = Table(title=title, caption="\n".join(_said(report)), caption_justify="left")
     made.add_column("trainer")
-    for name in ("threads", "tokens/s", "s/step", "peak, GB", "loss", *PARTS):
+    for name in ("threads", "tokens/s", "s/step", "CPU s/step", "peak, GB", "loss", *PARTS):
         made.add_column(name, justify="right")
     for row in report["rows"]:
         spent = sum(row["parts"].values())
@@ -248,6 +248,7 @@ def table(report: dict[str, Any]) -> Table:
             str(row["threads"] * row["processes"]),
             f"{row['tokens_per_s']:,.0f}",
             f"{row['step_seconds']:.3f}",
+            f"{row['step_cpu_seconds']:.3f}",
             f"{row['peak_bytes'] / 1e9:.2f}",
             f"{row['loss']:.4f}",
             *(f"{row['parts'][part] / spent:.0%}" for part in PARTS),

@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from recipes.operations import peak_memory
 from recipes.processes import first_process
 from recipes.steps import StepModule, log
 
 
-class RunProgress(L.Callback):
-    """Every so many steps: the last step's values to the logs, and with speed and time left to the screen.
+def unknown(device: torch.device) -> float | None:
+    """The operations per second that devices can do, where nobody asks for them."""
+    del device
+    return None
 
+
+class RunProgress(L.Callback):
+    """Every so many steps: the last step's values and the speed to the logs, and with the time left to the screen.
+
+    Speed is that of all steps since the last time, with all that was done between them. MFU (model FLOPs utilisation)
+    = operations of these steps / seconds / operations that the devices could do in a second.
     The screen shows a live bar on a terminal, plain lines elsewhere.
     """
 
-    def __init__(self, *, steps: int, every: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int,
+        every: int,
+        console: Console | None = None,
+        peak: Callable[[torch.device], float | None] = unknown,
+    ) -> None:
+        """Show a run.
+
+        Args:
+            steps: of the run.
+            every: how many steps are shown together.
+            console: the screen.
+            peak: operations that all devices of the run together can do in a second, by the device of this process.
+        """
         super().__init__()
-        self._steps, self._every = steps, every
+        self._steps, self._every, self._peak = steps, every, peak
         self._console = console or Console(stderr=True, quiet=not first_process())
         self._bar: Progress | None = None
-        self._since, self._items, self._first = 0.0, 0, 0
+        self._since, self._items, self._operations, self._first = 0.0, 0, 0.0, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock at the step that the run begins or resumes at."""
         del trainer
         assert isinstance(pl_module, StepModule)
         self._first = pl_module.steps_done
-        self._begin, self._since, self._items = time.monotonic(), time.monotonic(), 0
+        self._begin = time.monotonic()
+        self._since, self._items, self._operations = self._begin, 0, 0.0
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -62,22 +89,30 @@ class RunProgress(L.Callback):
         assert isinstance(pl_module, StepModule)
         done, values, unit = pl_module.steps_done, pl_module.values, pl_module.unit
         self._items += pl_module.items
+        self._operations += pl_module.operations
         if not self._due(done):
             return
-        log(trainer.loggers, values, done - 1)
         now = time.monotonic()
-        speed = self._items / max(now - self._since, 1e-9)
+        seconds = max(now - self._since, 1e-9)
+        speed = self._items / seconds
+        used = self._used(pl_module.device, seconds)
+        took = {f"{unit}/s": speed, **used, **_memory(pl_module.device)}
+        log(trainer.loggers, {**values, **pl_module.details, **took}, done - 1)
         left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
         # Scores that other callbacks measured now and then come after the step's own values.
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = [f"{name} {value:.4g}" for name, value in {**values, **scores}.items() if name != unit]
+        shown = [f"{name} {value:.4g}" for name, value in {**used, **values, **scores}.items() if name != unit]
         note = f"{speed:,.0f} {unit}/s  " + "  ".join(shown)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
         else:
             line = f"step {done}/{self._steps}  {timedelta(seconds=round(left))} left  {note}"
             self._console.print(line, highlight=False, soft_wrap=True)
-        self._since, self._items = now, 0
+        self._since, self._items, self._operations = now, 0, 0.0
+
+    def _used(self, device: torch.device, seconds: float) -> dict[str, float]:
+        peak = self._peak(device)
+        return {"mfu": self._operations / seconds / peak} if peak and self._operations else {}
 
     def _due(self, done: int) -> bool:
         return done % self._every == 0 or done == self._steps
@@ -93,3 +128,8 @@ class RunProgress(L.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    held = peak_memory(device)
+    return {} if held is None else {"memory_gb": held / 1e9}

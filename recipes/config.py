@@ -31,6 +31,9 @@ class OptimizerConfig(StrictConfig):
     warmup_steps: int = Field(default=100, ge=0)
     decay_share: float = Field(default=0.2, ge=0, le=1)
     """Share of all steps, at the end, over which the rate falls to a tenth."""
+    spike: float | None = Field(default=None, gt=1)
+    """Leave out a step whose gradient norm is above this many times the median of the last 100; more than 20 in a row
+    end the run. None: take every step."""
 
 
 class RunConfig(StrictConfig):
@@ -52,12 +55,27 @@ class RunConfig(StrictConfig):
     """Steps between checkpoints."""
     sample_every: int = Field(default=500, ge=1)
     """Steps between pictures, and for a tokenizer their PSNR."""
+    validate_every: int | None = Field(default=None, ge=1)
+    """Steps between measurements on held-out examples: the likelihood bound, for a tokenizer the PSNR. None: never."""
+    validate_examples: int = Field(default=128, ge=1)
+    """How many examples are held against it, or all where fewer are held out."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Dense operations that one device can do in a second, in units of 10^12, of which MFU is a share. None: as
+    Lightning knows the device; where it does not, no MFU is logged."""
     devices: int = Field(default=1, ge=1)
     """Processes on each machine, each with a device of its own ..."""
     nodes: int = Field(default=1, ge=1)
     """... and machines. A step's examples are dealt to them all; `batch_size` stays the number of all together."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What several processes hold: a copy of the model each, or a part of it each (FSDP2)."""
+    checkpoints: Literal["whole", "parts"] = "whole"
+    """One file, which any number of processes goes on from; or, with fsdp, a folder to which each writes its part."""
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> Self:
+        if self.checkpoints == "parts" and (self.parallel != "fsdp" or self.devices * self.nodes == 1):
+            raise ValueError("run.checkpoints parts needs run.parallel fsdp and several processes; set it to whole")
+        return self
 
 
 class _Recipe(StrictConfig):
@@ -83,6 +101,8 @@ class TokenizerRecipe(_Recipe):
     def _alone(self) -> Self:
         if self.run.devices * self.run.nodes > 1:
             raise ValueError("a tokenizer is trained by one process; leave run.devices and run.nodes at 1")
+        if self.run.peak_tflops is not None:
+            raise ValueError("the operations of a tokenizer are not counted; leave run.peak_tflops out")
         return self
 
 
@@ -127,7 +147,7 @@ class DiffusionRecipe(_Recipe):
     sampling: ImageSettings = ImageSettings()
     """How the exported model makes pictures where a request does not say."""
     ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged weights, which are what is shown and exported; 0: the last weights are."""
+    """Decay of the averaged weights, which are what is shown and exported; 0: none are kept, the last weights are."""
     place_codes: bool = True
     """Start the image codes' embedding and head rows as the tokenizer's code vectors lie to each other."""
     warm_start: str | None = None
@@ -165,8 +185,6 @@ class DiffusionRecipe(_Recipe):
                 f"run.batch_size {self.run.batch_size} cannot be dealt to {packs} packs (accumulate x run.devices x"
                 f" run.nodes); set it to at least {packs}"
             )
-        if self.ema and self.run.parallel == "fsdp" and self.run.devices * self.run.nodes > 1:
-            raise ValueError("run.parallel fsdp keeps no averaged weights; set ema to 0")
         if self.pack_tokens and self.run.parallel == "fsdp" and self.run.devices * self.run.nodes > 1:
             raise ValueError(
                 "run.parallel fsdp needs as many packs on each process, which pack_tokens does not give; leave it out,"

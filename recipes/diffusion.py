@@ -8,13 +8,14 @@ count of all packs together, are those of one process that takes the packs one a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Generator, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dimoo.backbone.compiled import require_compiler
 from dimoo.backbone.model import Backbone
@@ -24,9 +25,13 @@ from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Source
 from dimoo.denoise.objective import Loss, MaskedObjective, Noisy
 from dimoo.presets.config import ModelConfig
+from dimoo.tokenizers.document import Document
 from dimoo.tokenizers.packing import Batch, pack
 from recipes.config import DiffusionRecipe
+from recipes.diagnostics import predictions
+from recipes.guard import SpikeGuard, first_not_finite, lost, place_of
 from recipes.new_rows import keep_new_rows
+from recipes.operations import operations
 from recipes.optimizer import adamw, rate
 from recipes.packing import divided, require_room
 from recipes.ranks import Ranks, whole
@@ -61,6 +66,7 @@ class DiffusionModule(StepModule):
             first_new: the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps` steps.
         """
         super().__init__()
+        self.guard = SpikeGuard(recipe.optimizer.spike)
         self.recipe, self.backbone, self._first_new = recipe, backbone, first_new
         self.builder, self.source, self.objective = builder, source, objective
         self.model_config = model_config
@@ -75,8 +81,8 @@ class DiffusionModule(StepModule):
             fully_shard(self.backbone, mesh=mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW on the backbone."""
-        return adamw([self.backbone], self.recipe.optimizer)
+        """AdamW on the backbone, with averages where they are kept."""
+        return adamw([self.backbone], self.recipe.optimizer, average=self.recipe.ema)
 
     def on_fit_start(self) -> None:
         """Let the image tokenizer work where the backbone does; it is no part of this module, as it is not trained.
@@ -90,8 +96,11 @@ class DiffusionModule(StepModule):
         if isinstance(self.builder.image_tokenizer, nn.Module):
             self.builder.image_tokenizer.to(self.device)
 
-    def packs(self, step: int) -> dict[int, Batch]:
-        """The packs of an optimiser step that this process computes, by number: a function of the seed and the step.
+    def documents(self, step: int) -> dict[int, dict[int, Document]]:
+        """The documents of an optimiser step that this process learns from: a function of the seed and the step.
+
+        Returns:
+            By the number of the pack that they go into, and by that of the example that each is made of.
 
         Raises:
             ConfigError: there are more packs than examples.
@@ -102,17 +111,27 @@ class DiffusionModule(StepModule):
                 f"{size} examples a step cannot be dealt to {self.recipe.accumulate} packs on each of"
                 f" {self._ranks.world} processes; set run.batch_size to at least {count}, or accumulate lower"
             )
-        return {index: self._pack(step, index, count) for index in range(self._ranks.rank, count, self._ranks.world)}
+        return {
+            index: self._documents(step, range(size)[index::count])
+            for index in range(self._ranks.rank, count, self._ranks.world)
+        }
 
-    def _pack(self, step: int, index: int, count: int) -> Batch:
-        size = self.recipe.run.batch_size
-        places = range(size)[index::count]
-        examples = [self.source.example(step * size + place) for place in places]
+    def _documents(self, step: int, places: Sequence[int]) -> dict[int, Document]:
+        numbers = [step * self.recipe.run.batch_size + place for place in places]
+        examples = [self.source.example(number) for number in numbers]
         generators = [self._generator("document", step, place) for place in places]
         with torch.autocast(self.device.type, enabled=False):  # codes as the tokenizer gives them to users
             documents = self.builder.build(examples, generators)
-        require_room(documents, [step * size + place for place in places], self.recipe.pack_tokens)
-        return pack(documents)
+        require_room(documents, numbers, self.recipe.pack_tokens)
+        return dict(zip(numbers, documents, strict=True))
+
+    def packs(self, step: int) -> dict[int, Batch]:
+        """The same as packs, by number.
+
+        Raises:
+            ConfigError: there are more packs than examples.
+        """
+        return {index: pack(list(documents.values())) for index, documents in self.documents(step).items()}
 
     def corrupted(self, step: int) -> list[Noisy]:
         """The same packs with masks; and once more with the others, where masks are complementary."""
@@ -126,7 +145,7 @@ class DiffusionModule(StepModule):
         """One optimiser step over all its packs.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss or a gradient is not finite, or too many steps in a row were left out.
         """
         del batch, batch_idx
         step, optimizer = self.steps_done, self.optimizers()
@@ -137,33 +156,42 @@ class DiffusionModule(StepModule):
         # The first group has the matrices; old rows, whose gradients are 0 then, are not to shrink.
         optimizer.param_groups[0]["weight_decay"] = 0.0 if new_rows_only else self.recipe.optimizer.weight_decay
         noisy = self.corrupted(step)
-        count, items = self._ranks.sums(
+        count, items, self.operations = self._ranks.sums(
             [
                 sum(self.objective.count(entry) for entry in noisy),
                 sum(entry.ids.numel() for entry in noisy),
+                sum(operations(self.recipe, self.backbone, noisy).values()),
             ],
             self.device,
         )
         count = count or 1.0  # nothing that counts was masked: a loss of 0
         losses = []
         for entry in noisy:
-            losses.append(self.objective.loss(self.backbone, entry))
+            losses.append(self.objective.loss(self.backbone, entry, measure=self.shown))
             with self._synchronised(last=len(losses) == len(noisy)):
                 # Processes average their gradients, which are to be summed.
                 self.manual_backward(losses[-1].terms.total * (self._ranks.world / count))
         (total,) = self._ranks.sums([sum(float(loss.terms.total.detach()) for loss in losses)], self.device)
-        self._check(total / count, "loss")
+        if not math.isfinite(total):
+            raise self._not_finite(f"loss is {total / count}", noisy, losses)
         if new_rows_only:
             keep_new_rows(self.backbone, self._first_new)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.optimizer.clip))
-        self._check(norm, "gradient norm")
-        optimizer.step()
+        weights = list(self.backbone.parameters())
+        total_norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        norm = whole(total_norm)
+        if not math.isfinite(norm):
+            raise self._not_finite(f"gradient norm is {norm}", noisy, losses)
+        if not self.guard.skips(norm):
+            clip_grads_with_norm_(weights, self.recipe.optimizer.clip, total_norm)
+            optimizer.step()
         optimizer.zero_grad()
         self.steps_done += 1
         self.items = round(items)
+        self.values = {"loss": total / count, "grad_norm": norm, self.unit: float(items)}
         if self.shown:
-            kinds = self._by_kind(noisy, losses)
-            self.values = {"loss": total / count, "grad_norm": norm, self.unit: float(items), **kinds}
+            found = predictions(self.kinds(), noisy, losses, self._ranks, self.device)
+            self.values = {**self.values, **found.shown}
+            self.details = {"lr": optimizer.param_groups[0]["lr"], **self.guard.values(), **found.details}
 
     @contextmanager
     def _synchronised(self, *, last: bool) -> Iterator[None]:
@@ -181,26 +209,26 @@ class DiffusionModule(StepModule):
             self.backbone.set_requires_gradient_sync(last)
             yield
 
-    def _by_kind(self, noisy: list[Noisy], losses: list[Loss]) -> dict[str, float]:
-        """The mean nll of the masked tokens of each kind that there is."""
-        modalities = self.builder.prompts.vocabulary.modalities
-        # All processes must name the same kinds, also those that none of its own packs has.
-        kinds = ["text", "padding", *(modality.name for modality in modalities)]
-        sums: dict[str, list[float]] = {kind: [0.0, 0.0] for kind in kinds}
-        for part, entry in zip(losses, noisy, strict=True):
-            for kind, nll in part.by_kind(entry).items():
-                sums[kind][0] += float(nll.double().sum())
-                sums[kind][1] += nll.numel()
-        flat = self._ranks.sums([value for pair in sums.values() for value in pair], self.device)
-        pairs = zip(sums, flat[::2], flat[1::2], strict=True)
-        return {f"nll/{kind}": total / count for kind, total, count in pairs if count}
+    def kinds(self) -> list[str]:
+        """Every kind of target: all processes must name the same, also those that none of its own packs has."""
+        return ["text", "padding", *(modality.name for modality in self.builder.prompts.vocabulary.modalities)]
 
-    def _check(self, value: float, what: str) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the {what} is {value} at step {self.steps_done}; start again under another run.name with a lower"
-                f" optimizer.lr (now {self.recipe.optimizer.lr})"
-            )
+    def _not_finite(self, what: str, noisy: list[Noisy], losses: list[Loss]) -> TrainingError:
+        """What to raise, with the places that all processes know of; all must ask."""
+        made = self.documents(self.steps_done).values()
+        kinds, examples = lost(noisy, losses, {number: one.ids for part in made for number, one in part.items()})
+        everyone = self._ranks.gathered((kinds, examples))
+        named = list(self.backbone.named_parameters())
+        place = place_of(
+            sorted({kind for kinds, _ in everyone for kind in kinds}),
+            sorted(number for _, numbers in everyone for number in numbers),
+            first_not_finite(named),
+            first_not_finite((name, weight.grad) for name, weight in named),
+        )
+        return TrainingError(
+            f"the {what} at step {self.steps_done}; {place}; start again under another run.name with a lower"
+            f" optimizer.lr (now {self.recipe.optimizer.lr})"
+        )
 
     def _generator(self, *names: str | int) -> Generator:
         return generator(self.recipe.run.seed, "train", *names)

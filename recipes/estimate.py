@@ -7,7 +7,6 @@ bf16. Autocast keeps the residual stream in float32, so activations of bf16 runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,9 @@ from dimoo.backbone.lora import adapters
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import ConfigError
 from dimoo.core.peak import peak_bytes
-from dimoo.denoise.objective import Noisy
 from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe, Recipe
+from recipes.operations import operations, sizes
 from recipes.trainer import precision, sharded
 
 MASTER = 4
@@ -102,7 +101,7 @@ def estimate(recipe: Recipe) -> Estimate:
         processes=world,
         tokens=sum(entry.ids.numel() for entry in noisy),
         masked=sum(entry.rows.numel() for entry in noisy),
-        operations=_operations(recipe, backbone, noisy),
+        operations=operations(recipe, backbone, noisy),
         memory={
             **_held(recipe, backbone),
             "activations": step,
@@ -120,48 +119,20 @@ def _parameters(backbone: Backbone) -> dict[str, int]:
     return {**counts, "blocks": counts["blocks"] - added, "adapters": added} if added else counts
 
 
-def _sizes(module: nn.Module) -> tuple[int, int]:
-    """How many weights there are, and how many of them are trained."""
-    weights = list(module.parameters())
-    return sum(weight.numel() for weight in weights), sum(weight.numel() for weight in weights if weight.requires_grad)
-
-
 def _held(recipe: DiffusionRecipe, backbone: Backbone) -> dict[str, int]:
-    """What stays from step to step; weights that are not trained have no gradients and no moments."""
-    (count, trained), split = _sizes(backbone), sharded(recipe.run)
+    """What stays from step to step; weights that are not trained have no gradients, moments or average."""
+    (count, trained), split = sizes(backbone), sharded(recipe.run)
     processes = recipe.run.devices * recipe.run.nodes if split else 1
     own, learnt = -(-count // processes), -(-trained // processes)
     held = {"weights": MASTER * own, "gradients": MASTER * learnt, "AdamW": 2 * MASTER * learnt}
     if recipe.ema:
-        held["average"] = MASTER * own
+        held["average"] = MASTER * learnt
     if split:
         # What belongs to no block, and a block while it is computed, is whole, and so are its gradients.
-        blocks, inside = _sizes(backbone.blocks)
+        blocks, inside = sizes(backbone.blocks)
         layers = recipe.backbone.layers
         held["gathered"] = MASTER * (count - blocks + blocks // layers + trained - inside + inside // layers)
     return held
-
-
-def _operations(recipe: DiffusionRecipe, backbone: Backbone, noisy: Sequence[Noisy]) -> dict[str, float]:
-    """Two for each weight and token forward and two backward, two more where the weight has a gradient.
-
-    Attention has n x n scores of each sequence. That nothing before the first adapter needs gradients is left out.
-    """
-    width, layers = recipe.backbone.d_model, recipe.backbone.layers
-    blocks, trained = _sizes(backbone.blocks)
-    tokens = sum(entry.ids.numel() for entry in noisy)
-    pairs = sum(length * length for entry in noisy for length in entry.batch.lengths)
-    columns = 0
-    for entry in noisy:
-        ranges = [
-            target.columns if recipe.slice_loss else (0, recipe.backbone.vocab_size) for target in entry.batch.targets
-        ]
-        columns += int(torch.tensor([stop - start for start, stop in ranges])[entry.groups.group].sum())
-    return {
-        "blocks": (4.0 * blocks + 2.0 * trained) * tokens,
-        "attention": 12.0 * width * layers * pairs,
-        "head": (6.0 if backbone.unembedding.weight.requires_grad else 4.0) * width * columns,
-    }
 
 
 def _fused(config: BackboneConfig, kind: torch.dtype) -> Backbone:

@@ -9,11 +9,8 @@ from recipes.world import mini_world, world_polish
 
 
 def with_lora(recipe: DiffusionRecipe, lora: LoRAConfig | None = None) -> DiffusionRecipe:
-    """The same recipe on adapters in place of all weights; it must have a `warm_start`.
-
-    No average is kept: it would be a second copy of weights most of which never change.
-    """
-    return recipe.model_copy(update={"lora": LoRAConfig() if lora is None else lora, "ema": 0.0})
+    """The same recipe on adapters in place of all weights; it must have a `warm_start`."""
+    return recipe.model_copy(update={"lora": LoRAConfig() if lora is None else lora})
 
 
 def lora() -> DiffusionRecipe:
@@ -29,6 +26,7 @@ def lora() -> DiffusionRecipe:
             "optimizer": OptimizerConfig(lr=1e-3, weight_decay=0.0, warmup_steps=20, decay_share=0.5),
             "source": WorldSourceConfig(phases=(Phase(share=1.0, world=mini_world(), tasks={"restyle": 1.0}),)),
             "mixture": MixtureConfig(text_to_image=1.0),
+            "ema": 0.0,
             "warm_start": "mini",
         }
     )

@@ -7,16 +7,25 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from recipes.averaging import AveragedAdamW
 from recipes.config import OptimizerConfig
 
 
-def adamw(modules: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters; vectors (norm scales, biases) are not decayed."""
+def adamw(modules: Iterable[nn.Module], config: OptimizerConfig, *, average: float = 0.0) -> torch.optim.AdamW:
+    """AdamW over all parameters that are trained; vectors (norm scales, biases) are not decayed.
+
+    Args:
+        modules: what is trained.
+        config: how.
+        average: decay of the moving averages of the weights; 0: there are none.
+    """
     parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+    if average:
+        return AveragedAdamW(groups, decay=average, lr=config.lr, betas=config.betas, fused=True)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from dimoo.core.errors import ConfigError
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.build import held_out
 from dimoo.data.encoded import converted, decoded
@@ -20,31 +21,40 @@ from dimoo.evaluation.grids import captioned_grid
 from dimoo.evaluation.requests import request_of
 from dimoo.tokenizers.image.resize import to_images
 from recipes.assemble import model_of
-from recipes.averaging import Averaging, ShownWeights, as_they_are
-from recipes.config import DiffusionRecipe, Recipe
+from recipes.averaging import averaged
+from recipes.config import Recipe
 from recipes.diffusion import DiffusionModule
 from recipes.steps import log
 from recipes.tokenizer import TokenizerModule
+from recipes.validation import Validation
 
 SHOWN = 12
 
 
 def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Sequence[L.Callback]:
-    """The callbacks of a kind of recipe besides the trainer's own; `source` is the one that it trains on."""
-    parts: list[L.Callback] = []
-    weights: ShownWeights = as_they_are
-    if isinstance(recipe, DiffusionRecipe) and recipe.ema:
-        average = Averaging(decay=recipe.ema)
-        parts, weights = [average], average.shown
+    """The callbacks of a kind of recipe besides the trainer's own; `source` is the one that it trains on.
+
+    Raises:
+        ConfigError: there is to be a validation, and nothing that is held out.
+    """
     if dry:
-        return parts
+        return []
     first = recipe.run.steps * recipe.run.batch_size
     unseen = held_out(source, examples=first)
     if unseen is None:
         examples = (source, range(first, first + SHOWN))
     else:
         examples = (unseen, range(SHOWN if unseen.size is None else min(SHOWN, unseen.size)))
-    return [*parts, Pictures(*examples, folder / "pictures", every=recipe.run.sample_every, weights=weights)]
+    parts: list[L.Callback] = [Pictures(*examples, folder / "pictures", every=recipe.run.sample_every)]
+    if recipe.run.validate_every is not None:
+        if unseen is None:
+            raise ConfigError(
+                f"run.validate_every {recipe.run.validate_every} needs examples that are held out; set source.held_out"
+                " to their number, or run.validate_every to null"
+            )
+        size = recipe.run.validate_examples if unseen.size is None else min(recipe.run.validate_examples, unseen.size)
+        parts.append(Validation(unseen, range(size), every=recipe.run.validate_every))
+    return parts
 
 
 class Pictures(L.Callback):
@@ -54,12 +64,9 @@ class Pictures(L.Callback):
     pass, so they are pictures that it learns from.
     """
 
-    def __init__(
-        self, source: Source, shown: Sequence[int], folder: Path, *, every: int, weights: ShownWeights
-    ) -> None:
+    def __init__(self, source: Source, shown: Sequence[int], folder: Path, *, every: int) -> None:
         super().__init__()
         self._source, self._shown, self._folder, self._every = source, shown, folder, every
-        self._weights = weights
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,7 +83,7 @@ class Pictures(L.Callback):
             pl_module.log("psnr", psnr, logger=False)  # for the progress line
             log(trainer.loggers, {"psnr": psnr}, step - 1)
         else:
-            with self._weights(trainer, pl_module):
+            with averaged(trainer.optimizers):
                 tokenizer = pl_module.builder.image_tokenizer
                 grid = samples(pl_module, [decoded(example, tokenizer) for example in examples])
         if not trainer.is_global_zero:  # all compute them, as each may hold but a part of the model

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+AnyT = TypeVar("AnyT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,14 @@ class Ranks:
         distributed.all_reduce(gathered)
         found: list[float] = gathered.tolist()
         return found
+
+    def gathered(self, value: AnyT) -> list[AnyT]:
+        """What each process says; all must at the same time."""
+        if self.world == 1:
+            return [value]
+        found: list[AnyT | None] = [None] * self.world
+        distributed.all_gather_object(found, value)
+        return [one for one in found if one is not None]
 
 
 def whole(value: Tensor) -> float:

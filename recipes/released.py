@@ -59,6 +59,7 @@ def pretrain_8b() -> DiffusionRecipe:
         times=UniformTimesConfig(),
         corruption=ExactCountConfig(),
         loss_weight=MeanOverMaskedConfig(),
+        loss_chunk=1024,
         recompute="selective",
         sampling=lumina.image_settings(),
         ema=0.0,

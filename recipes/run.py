@@ -1,4 +1,4 @@
-"""Run a recipe: python -m recipes.run NAME [--set k=v ...] [--estimate] [--print | --dry-run | --resume ...].
+"""Run a recipe: python -m recipes.run NAME [--from CKPT] [--set k=v ...] [--estimate] [--print | --dry-run | ...].
 
 `--estimate` goes with `--dry-run` too."""
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -21,11 +21,13 @@ from recipes.config import Recipe
 from recipes.processes import first_process
 
 CONFIG = "recipe.json"
+Weights = Literal["average", "last"]
 BOOKKEEPING = frozenset(
     {f"run.{name}" for name in ("folder", "name", "log_every", "save_every", "sample_every")}
+    | {f"run.{name}" for name in ("validate_every", "validate_examples", "peak_tflops")}
     | {"compile", "recompute", "pack_tokens"}
 )
-PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "accumulate"})
+PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "run.checkpoints", "accumulate"})
 """Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number
 of processes and `accumulate` it depends by their product alone, into which a step's examples are dealt."""
 
@@ -36,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     try:
         recipe = registry.get(options.name)
+        if options.start is not None:
+            if options.resume:
+                raise ConfigError("--from starts a run and --resume goes on with one; give one of them")
+            recipe = _started_from(recipe, options.start)
         if isinstance(options.resume, Path):
             recipe = _of_run(options.resume, recipe)
         recipe = override(recipe, options.set)
@@ -48,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Console(highlight=False).print(estimate(recipe).table())
             if not options.dry_run:
                 return 0
-        folder = export_run(recipe) if options.export else run(recipe, dry=options.dry_run, resume=bool(options.resume))
+        if options.export:
+            folder = export_run(recipe, options.weights)
+        else:
+            folder = run(recipe, dry=options.dry_run, resume=bool(options.resume))
     except DimooError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1
@@ -75,13 +84,20 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
     """
     # Lightning takes seconds to import; --print and --help do without.
     from recipes.assemble import build_module, export
+    from recipes.environment import note_environment
     from recipes.pictures import callbacks
-    from recipes.saving import read_checkpoint
-    from recipes.trainer import checkpoint_path, fit, make_trainer, run_folder, sharded
+    from recipes.report import write_report
+    from recipes.saving import last_checkpoint, steps_of
+    from recipes.trainer import fit, make_trainer, run_folder, sharded
 
     folder = run_folder(recipe.run)
-    path = checkpoint_path(folder)
-    before = read_checkpoint(path) if resume else None
+    path = last_checkpoint(folder)
+    done = steps_of(path) if resume else 0
+    if path.is_dir() and not sharded(recipe.run):
+        raise ConfigError(
+            f"{path} is in parts, which only several processes with run.parallel fsdp go on from; set run.devices and"
+            " run.parallel as they were, or --export it and start from the export"
+        )
     if not dry and first_process():
         _claim(recipe, folder, resume=resume)
     module = build_module(recipe)
@@ -92,40 +108,66 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
             with tempfile.TemporaryDirectory() as scratch:
                 export(module, Path(scratch))
         return folder
-    if before is None:
-        fit(make_trainer(recipe.run, callbacks=extras), module)
-    elif before["steps_done"] < recipe.run.steps:
-        fit(make_trainer(recipe.run, callbacks=extras, done=before["steps_done"]), module, checkpoint=path)
+    if done < recipe.run.steps:
+        if first_process():
+            note_environment(folder, recipe.run, done=done)
+        trainer = make_trainer(recipe.run, callbacks=extras, done=done)
+        fit(trainer, module, checkpoint=path if resume else None)
     if first_process():
-        # The last checkpoint has the weights whole, whatever part of them a process holds, and averaged if they are.
-        if sharded(recipe.run) or (before is not None and before["steps_done"] >= recipe.run.steps):
-            module = build_module(recipe)
-            module.load_state_dict(read_checkpoint(path)["state_dict"])
-        export(module, folder / "export")
+        _export(recipe, folder)
+        write_report(folder)
     return folder
 
 
-def export_run(recipe: Recipe) -> Path:
+def export_run(recipe: Recipe, weights: Weights = "average") -> Path:
     """Export what the last checkpoint of a run holds, be the run finished, broken off or still going on.
 
+    Args:
+        recipe: of the run.
+        weights: the averaged ones, where there are some, or those of the last step.
+
     Returns:
-        The run folder; its `export` folder is what `dimoo` loads: the averaged weights where there are some.
+        The run folder; its `export` folder is what `dimoo` loads.
 
     Raises:
         ConfigError: the recipe differs from that of the run.
         CheckpointError: there is no checkpoint.
     """
-    from recipes.assemble import build_module, export
-    from recipes.saving import read_checkpoint
-    from recipes.trainer import checkpoint_path, run_folder
+    from recipes.saving import last_checkpoint, steps_of
+    from recipes.trainer import run_folder
 
     folder = run_folder(recipe.run)
-    state = read_checkpoint(checkpoint_path(folder))
+    steps_of(last_checkpoint(folder))
     _compare(folder / CONFIG, recipe)
+    _export(recipe, folder, weights)
+    return folder
+
+
+def _export(recipe: Recipe, folder: Path, weights: Weights = "average") -> None:
+    """From the checkpoint, which has the weights whole, whatever part of them a process held."""
+    from recipes.assemble import build_module, export
+    from recipes.averaging import load_averages
+    from recipes.diffusion import DiffusionModule
+    from recipes.saving import last_checkpoint, read_checkpoint
+
+    state = read_checkpoint(last_checkpoint(folder))
     module = build_module(recipe)
     module.load_state_dict(state["state_dict"])
+    if weights == "average" and isinstance(module, DiffusionModule):
+        load_averages(module, module.configure_optimizers(), state["optimizer_states"][0])
     export(module, folder / "export")
-    return folder
+
+
+def _started_from(recipe: Recipe, place: str) -> Recipe:
+    """A recipe with another checkpoint to start from; of a run's folder its export is taken.
+
+    Raises:
+        ConfigError: the recipe trains no transformer.
+    """
+    if recipe.kind != "diffusion":
+        raise ConfigError(f"--from is for recipes of kind 'diffusion', not {recipe.kind!r}")
+    export = Path(place) / "export"
+    return override(recipe, [f"warm_start={json.dumps(str(export) if export.is_dir() else place)}"])
 
 
 def _of_run(folder: Path, recipe: Recipe) -> Recipe:
@@ -173,13 +215,14 @@ def _changes(path: Path, recipe: Recipe) -> list[str]:
     """The settings in which a recipe differs from the one in a file."""
     if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
         return ["kind"]
-    before, now = (_leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
+    before, now = (leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _leaves(values: Any, name: str = "") -> dict[str, Any]:
+def leaves(values: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by their paths, as "run.steps"."""
     if isinstance(values, dict):
-        nested = [_leaves(value, f"{name}.{key}" if name else key) for key, value in values.items()]
+        nested = [leaves(value, f"{name}.{key}" if name else key) for key, value in values.items()]
         return {path: value for entry in nested for path, value in entry.items()}
     return {name: values}
 
@@ -192,6 +235,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--estimate", action="store_true", help="print parameters, memory by part and operations of a step, and stop"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="CKPT",
+        help="the checkpoint to start from: a folder, a run's folder, or owner/name on the hub",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["average", "last"],
+        default="average",
+        help="what --export writes: averaged weights where there are some, or those of the last step",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")

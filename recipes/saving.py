@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,16 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from dimoo.core.errors import CheckpointError, TrainingError
 from recipes.steps import StepModule
+
+NEW, OLD = ".writing", ".previous"
+META = "meta.pt"
+"""What Lightning calls the file of all but tensors in a checkpoint in parts."""
 
 
 class Saving(Checkpoint):
@@ -73,14 +82,22 @@ class Saving(Checkpoint):
         self._restore()
 
     def _save(self, trainer: L.Trainer, done: int) -> None:
-        # Lightning writes beside the file and then renames, so that a checkpoint is whole or not there.
+        # A file is written by Lightning beside the old one and then renamed; a folder of parts is here. So a checkpoint
+        # is whole or not there.
+        parts = isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint
+        path = self._path.with_suffix(NEW) if parts else self._path
         try:
-            trainer.save_checkpoint(self._path)
-        except OSError as error:
-            kept = f"the one before is whole: {self._path}" if self._path.is_file() else "there is none yet"
+            if parts and trainer.is_global_zero:
+                _remove(path)
+            trainer.strategy.barrier()
+            trainer.save_checkpoint(path)
+        except (OSError, CheckpointException) as error:
+            kept = f"the one before is whole: {self._path}" if self._path.exists() else "there is none yet"
             raise TrainingError(
                 f"the checkpoint of step {done} cannot be written: {error}; {kept}. Make room, then go on with --resume"
             ) from error
+        if parts and trainer.is_global_zero:
+            _exchange(path, self._path)
 
     def _ask(self, *_: Any) -> None:
         self._stop = True
@@ -91,17 +108,84 @@ class Saving(Checkpoint):
             signal.signal(signal.SIGINT, self._before)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint that `Saving` wrote, on the CPU.
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run writes its checkpoint."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint to go on from: if a run was broken off as a new one took its place, the one before."""
+    path = checkpoint_path(folder)
+    before = path.with_suffix(OLD)
+    return before if before.exists() and not path.exists() else path
+
+
+def steps_of(path: Path) -> int:
+    """How many steps were done when a checkpoint was written.
 
     Raises:
         CheckpointError: there is none, or it is corrupt.
     """
-    if not path.is_file():
+    return int(_read(path, whole=False)["steps_done"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint that `Saving` wrote, on the CPU; one in parts is put together.
+
+    Returns:
+        "steps_done", "state_dict" and "optimizer_states" among others.
+
+    Raises:
+        CheckpointError: there is none, or it is corrupt.
+    """
+    return _read(path, whole=True)
+
+
+def _read(path: Path, *, whole: bool) -> dict[str, Any]:
+    if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; start the run without --resume or --export")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["steps_done"], checkpoint["state_dict"]
+        if path.is_dir():
+            checkpoint: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
+            checkpoint |= _together(path) if whole else {}
+        else:
+            # Mapped, so that what is not looked at is not read.
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["steps_done"]
+        if whole:
+            checkpoint["state_dict"]
     except Exception as error:  # torch raises whatever the damage leads to
         raise CheckpointError(f"{path} is corrupt or no checkpoint of a recipe: {error}; start the run anew") from error
+    if "current_model_state" in checkpoint:
+        raise CheckpointError(
+            f"{path} was written by an older dimoo, which kept averaged weights elsewhere; export it with that version,"
+            " and start from the export"
+        )
     return checkpoint
+
+
+def _together(path: Path) -> dict[str, Any]:
+    """The tensors of a checkpoint in parts, as a file has them."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        file = Path(scratch) / "whole.pt"
+        dcp_to_torch_save(path, file)
+        tensors: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    states = [tensors.pop(name) for name in sorted(tensors) if name.startswith("optimizer_")]
+    return {**tensors, "optimizer_states": states}
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put a folder in the place of another; at every moment one of them is there under a name that is looked for."""
+    old = path.with_suffix(OLD)
+    if path.exists():
+        _remove(old)
+        path.rename(old)
+    new.rename(path)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

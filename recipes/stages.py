@@ -67,7 +67,7 @@ def pretrain() -> DiffusionRecipe:
     base = world_base()
     return base.model_copy(
         update={
-            "run": RunConfig(name="pretrain", steps=18_000, batch_size=16, sample_every=2000),
+            "run": RunConfig(name="pretrain", steps=18_000, batch_size=16, sample_every=2000, validate_every=2000),
             "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.1),
             "source": WorldSourceConfig(
                 phases=(Phase(share=0.2, world=easy_world()), Phase(share=0.8, world=mini_world()))
@@ -114,7 +114,7 @@ def sft() -> DiffusionRecipe:
     scenes = mini_world().model_copy(update={"canvas_weights": WIDE, "object_counts": (0.55, 0.3, 0.1, 0.05)})
     return base.model_copy(
         update={
-            "run": RunConfig(name="sft", seed=2, steps=18_000, batch_size=16, sample_every=2000),
+            "run": RunConfig(name="sft", seed=2, steps=18_000, batch_size=16, sample_every=2000, validate_every=2000),
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(
                 phases=(

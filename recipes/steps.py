@@ -9,6 +9,8 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, IterableDataset
 
+from recipes.guard import SpikeGuard
+
 
 class _Steps(IterableDataset[int]):
     def __iter__(self) -> Iterator[int]:
@@ -34,22 +36,30 @@ class StepModule(L.LightningModule):
         self.steps_done = 0
         self.items = 0
         """How many items, see `unit`, the last step learnt from."""
-        self.shown = True
-        """Whether anyone will look at `values` after the next step; `RunProgress` says so before each."""
+        self.operations = 0.0
+        """What the last step computed on all processes: multiplications and additions; 0 where nobody counts them."""
+        self.shown = False
+        """Whether anyone will look at what the next step measures; `RunProgress` says so before each."""
         self.values: Mapping[str, float] = {}
         """What the last step that was to be shown measured, by name; among it `items` under the name of `unit`."""
+        self.details: Mapping[str, float] = {}
+        """More of it, for the logs alone."""
+        self.guard = SpikeGuard()
+        """Which steps are left out."""
 
     def train_dataloader(self) -> DataLoader[int]:
         """An endless loader of nothing but ticks."""
         return DataLoader(_Steps(), batch_size=None, num_workers=0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the position in the data."""
+        """Keep the position in the data, and what the guard has seen."""
         checkpoint["steps_done"] = self.steps_done
+        checkpoint["guard"] = self.guard.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on where the checkpoint was."""
         self.steps_done = checkpoint["steps_done"]
+        self.guard.load(checkpoint["guard"])
 
 
 def log(loggers: Iterable[Logger], values: Mapping[str, float], step: int) -> None:

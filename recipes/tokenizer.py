@@ -15,6 +15,7 @@ from dimoo.data.example import Source, pictures_of, pixels_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
+from recipes.guard import SpikeGuard
 from recipes.optimizer import adamw, rate
 from recipes.steps import StepModule
 
@@ -33,6 +34,7 @@ class TokenizerModule(StepModule):
         source: Source,
     ) -> None:
         super().__init__()
+        self.guard = SpikeGuard(recipe.optimizer.spike)
         self.recipe, self.tokenizer, self.source = recipe, tokenizer, source
         self.objective = objective
         self.adversary = torch.nn.ParameterList(objective.adversary.parameters())
@@ -105,21 +107,23 @@ class TokenizerModule(StepModule):
                 f"a loss or gradient is not finite at step {step}: {parts}; start again under another run.name with a"
                 f" lower optimizer.lr (now {self.recipe.optimizer.lr})"
             )
-        first.step()
-        first.zero_grad()
-        for other in others:
-            other.optimizer.step()  # past Lightning's wrapper, so that global_step counts one per step
-            other.optimizer.zero_grad()
-        rows, flat = torch.cat(latents), torch.cat(codes)
-        revived = self.tokenizer.quantizer.update(
-            rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
-        )
+        rows, flat, revived = torch.cat(latents), torch.cat(codes), 0
+        if not self.guard.skips(parts["grad_norm"]):
+            first.step()
+            for other in others:
+                other.optimizer.step()  # past Lightning's wrapper, so that global_step counts one per step
+            revived = self.tokenizer.quantizer.update(
+                rows.T[None, :, None, :], flat[None, None, :], self._generator("revive", step)
+            )
+        for one in (first, *others):
+            one.optimizer.zero_grad()
         self.steps_done += 1
         self.items = count
         if self.shown:
             used = float((torch.bincount(flat) > 0).sum())
             counts = {"codes_in_batch": used, "revived": float(revived), self.unit: float(self.items)}
             self.values = {**parts, **counts}
+            self.details = {"lr": first.param_groups[0]["lr"], **self.guard.values()}
 
     def _generator(self, *names: str | int) -> torch.Generator:
         return generator(self.recipe.run.seed, "tokenizer", *names, device=self.device)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from typing_extensions import assert_never
 
 from dimoo.core.errors import TrainingError
 from recipes.callbacks import RunProgress
 from recipes.config import RunConfig
-from recipes.saving import Saving
+from recipes.logs import csv_loggers
+from recipes.operations import peak_operations
+from recipes.saving import Saving, checkpoint_path
 from recipes.steps import StepModule
 
 UNFOUNDED = (
@@ -27,9 +29,7 @@ UNFOUNDED = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # Steps carry no data state: recipes.steps.
     r"You're resuming from a checkpoint that ended before the epoch ended",
-    # The model is sharded in `configure_model` only where no average is kept.
-    r"You're using the WeightAveraging callback with a model that overrides the configure_model callback",
-    # `_csv` puts the rows back.
+    # `csv_loggers` puts the rows back.
     r"Experiment logs directory .* exists and is not empty",
 )
 """Warnings of other libraries that do not apply here."""
@@ -38,11 +38,6 @@ UNFOUNDED = (
 def run_folder(run: RunConfig) -> Path:
     """Where a run keeps everything: config, logs, checkpoints, pictures, export."""
     return Path(run.folder) / run.name
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Where a run keeps its checkpoint."""
-    return folder / "checkpoints" / "last.ckpt"
 
 
 def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf16-mixed"]:
@@ -69,9 +64,10 @@ def strategy(run: RunConfig) -> Strategy | Literal["auto"]:
         case "ddp":
             return DDPStrategy(gradient_as_bucket_view=True)
         case "fsdp":
-            # One file as of one process, which any number of processes can go on from.
             return ModelParallelStrategy(
-                data_parallel_size=run.devices * run.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
+                data_parallel_size=run.devices * run.nodes,
+                tensor_parallel_size=1,
+                save_distributed_checkpoint=run.checkpoints == "parts",
             )
         case _:
             assert_never(run.parallel)
@@ -103,11 +99,12 @@ def make_trainer(
     folder = run_folder(run)
     steps = min(2, run.steps) if dry else run.steps
     loggers: list[Logger] = []
-    parts: list[L.Callback] = [*callbacks, RunProgress(steps=steps, every=1 if dry else run.log_every)]
+    progress = RunProgress(steps=steps, every=1 if dry else run.log_every, peak=partial(_peak, run))
+    parts: list[L.Callback] = [*callbacks, progress]
     if not dry:
         # What was logged after the checkpoint that the run resumes from will be logged again.
         loggers = [
-            _csv(folder, done),
+            *csv_loggers(folder, done),
             TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done or None),
         ]
         parts.append(Saving(checkpoint_path(folder), steps=steps, every=run.save_every))
@@ -145,20 +142,11 @@ def fit(trainer: L.Trainer, module: StepModule, *, checkpoint: Path | None = Non
         ) from error
 
 
-def _csv(folder: Path, done: int) -> CSVLogger:
-    """A logger to `csv/metrics.csv` that keeps the rows of the first `done` steps; Lightning's own drops them."""
-    path, kept = folder / "csv" / "metrics.csv", []
-    if done and path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if int(row["step"]) < done]
-    logger = CSVLogger(folder, name="", version="csv")
-    for row in kept:
-        values: dict[str, torch.Tensor | float] = {
-            name: float(value) for name, value in row.items() if value and name != "step"
-        }
-        logger.log_metrics(values, step=int(row["step"]))
-    logger.save()
-    return logger
+def _peak(run: RunConfig, device: torch.device) -> float | None:
+    """Operations per second that the devices of a run can do together."""
+    kind = torch.bfloat16 if precision(run.precision) == "bf16-mixed" else torch.float32
+    peak = peak_operations(device, kind, run.peak_tflops)
+    return None if peak is None else peak * run.devices * run.nodes
 
 
 def _has_amx() -> bool:

@@ -91,4 +91,6 @@ class Backbone(nn.Module):
     def head(self, hidden_rows: Tensor, columns: slice | None = None) -> Tensor:
         """Hidden rows [M, d] -> logits [M, C] of the ids in `columns` (None: all), and no other."""
         weight = self.unembedding.weight
-        return linear(hidden_rows, weight if columns is None else weight[columns])
+        # A slice of everything would cost a copy of the table in the backward pass.
+        whole = columns is None or columns.indices(len(weight)) == (0, len(weight), 1)
+        return linear(hidden_rows, weight if whole else weight[columns])

@@ -75,7 +75,15 @@ COMMANDS = {
         rerun.rerun,
     ),
     "Understand": (words.ask, words.caption, words.chat, maps.predict, maps.map),
-    "Models": (info.info, judge.demo, judge.evaluate, bench.bench, checkpoints.convert, checkpoints.verify),
+    "Models": (
+        info.info,
+        judge.demo,
+        judge.evaluate,
+        bench.bench,
+        checkpoints.convert,
+        checkpoints.merge,
+        checkpoints.verify,
+    ),
     "Train": (encode.encode, train.train),
 }
 """Every command, under the title of its group."""

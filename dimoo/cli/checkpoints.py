@@ -1,4 +1,4 @@
-"""convert, verify: checkpoints as files."""
+"""convert, merge, verify: checkpoints as files."""
 
 from __future__ import annotations
 
@@ -81,6 +81,39 @@ def convert(
     for path in [path for pattern in CARRIED for path in folder.glob(pattern) if path.is_file()]:
         shutil.copyfile(path, target / path.name)
     typer.echo(target)
+
+
+def merge(
+    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help=f"Two or more: {PATH_HELP}")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; a checkpoint in it is replaced.")],
+    share: Annotated[
+        list[float] | None,
+        typer.Option("--share", help="How much one counts; repeat it for each, 1 in all.  [default: all the same]"),
+    ] = None,
+    dtype: Annotated[
+        DType | None, typer.Option("--dtype", help="Precision of the stored weights.  [default: the first one's]")
+    ] = None,
+) -> None:
+    """Write the mean of several checkpoints of one model.
+
+    The last ones of a run, say, or runs that went on from one start: of one shape, with the same vocabulary and
+    tokenizers. The sum is made in float32. Everything but the weights is the first one's.
+
+    Prints the folder.
+    """
+    from dimoo.core.device import precision
+    from dimoo.weights.hub import resolve
+    from dimoo.weights.merge import merge as merge_checkpoints
+
+    with progress_bar("reading") as progress:
+        merge_checkpoints(
+            [resolve(source) for source in sources],
+            out,
+            shares=share or None,
+            dtype=None if dtype is None else precision(dtype.value),
+            progress=progress,
+        )
+    typer.echo(out)
 
 
 def verify(

@@ -75,8 +75,8 @@ def encode(
     manifest = Manifest(
         fingerprint=reader.fingerprint, source=digest, size=wanted, examples=fitted.size or 0, shard_examples=shard
     )
-    columns = ("encoding", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns, console = ("encoding", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()), Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding", total=manifest.examples)
         write_shards(fitted, reader, out, manifest=manifest, progress=lambda done, _: bar.update(task, completed=done))
     typer.echo(out)

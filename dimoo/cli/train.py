@@ -16,6 +16,10 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="K=V", help="Override a setting, as run.steps=100.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CKPT", help="Start from it: a folder, a run, or a hub name."),
+    ] = None,
     show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe and stop.")] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print parameters, memory by part and operations of a step; stop.")
@@ -27,18 +31,22 @@ def train(
     export: Annotated[
         bool, typer.Option("--export", help="Write what the run's last checkpoint holds to its export folder; stop.")
     ] = False,
+    last: Annotated[bool, typer.Option("--last", help="With --export: the last weights, not their average.")] = False,
 ) -> None:
     """Run a training recipe.
 
     The same as `python -m recipes.run`. Recipes come with a checkout of the repository.
     """
     arguments = [name, *(f"--set={change}" for change in changes or [])]
+    if start is not None:
+        arguments += [f"--from={start}"]
     arguments += (
         ["--estimate"] * estimate
         + ["--print"] * show
         + ["--dry-run"] * dry_run
         + ["--resume"] * resume
         + ["--export"] * export
+        + ["--weights=last"] * last
     )
     try:
         from recipes.run import main

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from dimoo.core.config import StrictConfig
@@ -117,9 +117,10 @@ class ShardSource:
         number, place = divmod(at(index, self.size), self.manifest.shard_examples)
         try:
             return self._shard(number).example(place, self.manifest.fingerprint)
-        except (SafetensorError, ValidationError, OSError, IndexError, ValueError) as error:
+        except (SafetensorError, OSError, IndexError, ValueError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{self._file(number)} is corrupt: {error}; delete it and run dimoo encode again"
+                f"{self._file(number)} is corrupt: {reason}; delete it and run dimoo encode again"
             ) from error
 
     def _file(self, number: int) -> Path:

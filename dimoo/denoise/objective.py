@@ -14,7 +14,15 @@ from torch import Generator, Tensor
 from dimoo.backbone.layout import PackedLayout
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.corruption import Corruption, shares
-from dimoo.diffusion.loss import GroupWeights, LossTerms, LossWeight, MaskedGroups, chunked_nll
+from dimoo.diffusion.loss import (
+    GroupWeights,
+    Hits,
+    LossTerms,
+    LossWeight,
+    MaskedGroups,
+    chunked_nll,
+    unwatched,
+)
 from dimoo.diffusion.schedules import Schedule
 from dimoo.diffusion.times import Times
 from dimoo.tokenizers.packing import Batch
@@ -42,11 +50,8 @@ class Loss:
     """Numerator (with gradient) and denominator; add them up over packs and ranks before dividing."""
     nll: Tensor
     """float32 [M], detached: the negative log-likelihood of each masked token, in nats."""
-
-    def by_kind(self, noisy: Noisy) -> Mapping[str, Tensor]:
-        """The nll of the masked tokens by kind of target ("image", "text", "padding"), to be logged."""
-        kinds = [target.kind for target in noisy.batch.targets]
-        return {kind: self.nll[_members(kinds, kind, noisy.groups.group)] for kind in dict.fromkeys(kinds)}
+    hits: Hits | None
+    """Which of them were predicted right and how surely; None: that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +105,25 @@ class MaskedObjective:
         """The denominator that a pack adds: known before the forward pass, so packs can be summed one by one."""
         return float(self._weights(noisy, noisy.groups).count.sum())
 
-    def loss(self, backbone: MaskPredictor, noisy: Noisy) -> Loss:
-        """Forward a corrupted pack; logits exist only for masked rows, `chunk` at a time."""
+    def loss(self, backbone: MaskPredictor, noisy: Noisy, *, measure: bool = False) -> Loss:
+        """Forward a corrupted pack; logits exist only for masked rows, `chunk` at a time.
+
+        Args:
+            backbone: what predicts.
+            noisy: the pack.
+            measure: give `hits` too, from the same logits; the loss and its gradients stay as they are.
+        """
         device = backbone.device
         layout = PackedLayout.of(noisy.batch.lengths, device)
         hidden = backbone(noisy.ids.to(device), layout)
         wanted = noisy.batch.ids[noisy.rows]
         everything = (0, self.vocabulary.size)
         ranges = [target.columns if self.slice_loss else everything for target in noisy.batch.targets]
-        order, pieces = [], []
+        order, pieces, hits = [], [], list[Hits]()
+
+        def watch(logits: Tensor, targets: Tensor) -> None:
+            hits.append(Hits.of(logits, targets))
+
         for columns in dict.fromkeys(ranges):
             members = _members(ranges, columns, noisy.groups.group).nonzero().squeeze(1)
             order.append(members)
@@ -118,11 +133,17 @@ class MaskedObjective:
                     (wanted[members] - columns[0]).to(device),
                     lambda piece, columns=columns: backbone.head(piece, slice(*columns)),  # type: ignore[misc]
                     self.chunk,
+                    watch if measure else unwatched,
                 )
             )
-        nll = torch.cat(pieces)[torch.cat(order).argsort().to(device)]
+        back = torch.cat(order).argsort().to(device)
+        nll = torch.cat(pieces)[back]
         groups = noisy.groups.to(device)
-        return Loss(terms=self._weights(noisy, groups).terms(nll, groups.group), nll=nll.detach())
+        return Loss(
+            terms=self._weights(noisy, groups).terms(nll, groups.group),
+            nll=nll.detach(),
+            hits=Hits.joined(hits)[back] if measure else None,
+        )
 
     def _weights(self, noisy: Noisy, groups: MaskedGroups) -> GroupWeights:
         factors = [self.kind_weights.get(target.kind, 1.0) for target in noisy.batch.targets]

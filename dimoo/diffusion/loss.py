@@ -12,7 +12,7 @@ happens to have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -176,21 +176,68 @@ def _check_least(share: float) -> None:
         raise ConfigError(f"least_share {share} must be in (0, 1]: 0.001 is usual")
 
 
-def chunked_nll(hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hits:
+    """How the masked tokens were predicted, besides their likelihood."""
+
+    correct: Tensor
+    """bool [M]: whether the most likely id is the right one."""
+
+    entropy: Tensor
+    """float32 [M]: of the predicted distribution, in nats."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, logits: Tensor, targets: Tensor) -> Hits:
+        """arg max_c p_c = target, and -sum_c p_c log p_c: logits float32 [M, C], targets int64 [M]."""
+        entropy = torch.special.entr(logits.softmax(-1)).sum(-1)
+        return cls(correct=logits.argmax(-1) == targets, entropy=entropy)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Hits]) -> Hits:
+        """Those of several parts, in their order."""
+        return cls(
+            correct=torch.cat([part.correct for part in parts]), entropy=torch.cat([part.entropy for part in parts])
+        )
+
+    def __getitem__(self, order: Tensor) -> Hits:
+        """Those at some places: order int64 or bool [M]."""
+        return Hits(correct=self.correct[order], entropy=self.entropy[order])
+
+
+class Watch(Protocol):
+    """Looks at logits before they are gone."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, /) -> None:
+        """Called once for each chunk in turn: logits float32 [m, C], targets int64 [m]. It is to leave both alone."""
+
+
+def unwatched(logits: Tensor, targets: Tensor) -> None:
+    """Nobody looks."""
+    del logits, targets
+
+
+def chunked_nll(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int, watch: Watch = unwatched
+) -> Tensor:
     """-log softmax(head(hidden))[target]: hidden [M, d], targets int64 [M] -> float32 [M].
 
     At most `chunk` rows of logits exist at a time, in the backward pass too, where they are computed again
-    chunk by chunk. One chunk is computed plainly. The head ([m, d] -> [m, C]) must be deterministic: it is
-    run twice.
+    chunk by chunk, and not watched. One chunk is computed plainly. The head ([m, d] -> [m, C]) must be deterministic:
+    it is run twice.
 
     Raises:
         ConfigError: `chunk` is below 1.
     """
     if chunk < 1:
         raise ConfigError(f"chunk {chunk} must be at least 1: how many rows of logits to hold at a time")
+    forward = True
 
     def nll(rows: Tensor, wanted: Tensor) -> Tensor:
-        return functional.cross_entropy(head(rows).float(), wanted, reduction="none")
+        logits = head(rows).float()
+        if forward:
+            watch(logits.detach(), wanted)
+        return functional.cross_entropy(logits, wanted, reduction="none")
 
     if len(hidden) <= chunk:
         # No masked token at all runs the head on no rows, which keeps its parameters in the graph.
@@ -199,4 +246,5 @@ def chunked_nll(hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor
         checkpoint(nll, rows, wanted, use_reentrant=False, preserve_rng_state=False)
         for rows, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     ]
+    forward = False  # from here on `nll` is run by the backward pass
     return torch.cat(parts)

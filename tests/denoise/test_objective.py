@@ -1,5 +1,6 @@
 """The training loss against a document at a time, all logits, plain loops."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -60,8 +61,8 @@ def objective(vocabulary, **changes):
 
 
 def naive(own, backbone, noisy):
-    """Total, count and the nll by kind."""
-    total, kinds, offset = torch.zeros(()), {}, 0
+    """Total, count, and the nll, whether it is right and the entropy of each masked token in order."""
+    total, tokens, offset = torch.zeros(()), [], 0
     batch = noisy.batch
     schedule, progress, share = own.schedule, noisy.groups.progress, noisy.groups.share
     for length in batch.lengths:
@@ -81,11 +82,12 @@ def naive(own, backbone, noisy):
             if isinstance(own.weight, ScheduleWeight):
                 weight = abs(float(schedule.derivative(progress[group]))) / float(share[group])
             total = total + weight * nll
-            kinds.setdefault(target.kind, []).append(float(nll.detach()))
+            p = scores.detach().softmax(0).tolist()
+            right = max(range(len(p)), key=p.__getitem__) == wanted - start
+            tokens.append((float(nll.detach()), right, -sum(one * math.log(one) for one in p)))
         offset += length
-    masked = sum(len(values) for values in kinds.values())
     targets = int((batch.group >= 0).sum())
-    return total, masked if isinstance(own.weight, MeanOverMasked) else targets, kinds
+    return total, len(tokens) if isinstance(own.weight, MeanOverMasked) else targets, tokens
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -94,21 +96,28 @@ def naive(own, backbone, noisy):
 def test_loss_count_and_gradients_equal_plain_loops(vocabulary, backbone, weight, slice_loss, chunk):
     own = objective(vocabulary, weight=weight, slice_loss=slice_loss, chunk=chunk)
     noisy = own.corrupt(pack(documents()), generator(1))
-    total, count, kinds = naive(own, backbone, noisy)
+    total, count, tokens = naive(own, backbone, noisy)
     parameters = list(backbone.parameters())
     wanted = torch.autograd.grad(total / count, parameters)
 
     loss = own.loss(backbone, noisy)
     assert own.count(noisy) == int(loss.terms.count) == count
     torch.testing.assert_close(loss.terms.total, total, atol=0, rtol=1e-5)
-    for got, want in zip(torch.autograd.grad(loss.terms.mean(), parameters), wanted, strict=True):
+    plain = torch.autograd.grad(loss.terms.mean(), parameters)
+    for got, want in zip(plain, wanted, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5 * float(want.abs().max()), rtol=1e-4)
 
-    by_kind = loss.by_kind(noisy)
-    assert {kind: len(values) for kind, values in by_kind.items()} == {k: len(v) for k, v in kinds.items()}
-    for kind, values in by_kind.items():
-        torch.testing.assert_close(values, torch.tensor(kinds[kind]), atol=1e-4, rtol=1e-5)
-        assert not values.requires_grad
+    nlls, right, entropies = zip(*tokens, strict=True)
+    torch.testing.assert_close(loss.nll, torch.tensor(nlls), atol=1e-4, rtol=1e-5)
+    assert loss.hits is None
+    assert not loss.nll.requires_grad
+    measured = own.loss(backbone, noisy, measure=True)
+    assert measured.hits.correct.tolist() == list(right)
+    assert 0 < sum(right) < len(right)
+    torch.testing.assert_close(measured.hits.entropy, torch.tensor(entropies), atol=1e-5, rtol=1e-5)
+    assert torch.equal(measured.terms.total, loss.terms.total)
+    again = torch.autograd.grad(measured.terms.mean(), parameters)
+    assert all(torch.equal(one, other) for one, other in zip(again, plain, strict=True))
 
 
 def test_the_slice_loss_is_the_smaller(vocabulary, backbone):

@@ -1,3 +1,4 @@
+import math
 import weakref
 from dataclasses import replace
 
@@ -8,7 +9,15 @@ from torch.nn import functional
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.diffusion.corruption import Bernoulli, ExactCount
-from dimoo.diffusion.loss import GroupMean, InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight, chunked_nll
+from dimoo.diffusion.loss import (
+    GroupMean,
+    Hits,
+    InverseShare,
+    MaskedGroups,
+    MeanOverMasked,
+    ScheduleWeight,
+    chunked_nll,
+)
 from dimoo.diffusion.schedules import Arccos, Cosine, Linear, Power
 from dimoo.diffusion.times import UniformTimes
 
@@ -124,6 +133,40 @@ def test_never_more_than_a_chunk_of_logits_alive():
     nll.sum().backward()
     assert len(live) == 10  # each chunk once forward, once again in backward
     assert peak == 4
+
+
+@pytest.mark.parametrize("rows", [0, 3, 4, 11])
+def test_each_chunk_is_watched_once_in_order_and_nothing_changes(rows):
+    """Also where the backward pass computes the chunks again; gradients are the same bit for bit."""
+    rng = generator(0)
+    hidden = torch.randn(rows, 6, generator=rng, requires_grad=True)
+    weight = torch.randn(9, 6, generator=rng, requires_grad=True)
+    targets = torch.randint(9, (rows,), generator=rng)
+    seen = []
+
+    def watch(logits, wanted):
+        assert not logits.requires_grad
+        seen.append((logits, wanted))
+
+    made = [chunked_nll(hidden, targets, lambda h: h @ weight.T, 4, *extra) for extra in ((), (watch,))]
+    assert torch.equal(*made)
+    grads = [torch.autograd.grad(nll.sum(), (hidden, weight)) for nll in made]
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+    assert [len(logits) for logits, _ in seen] == {0: [0], 3: [3], 4: [4], 11: [4, 4, 3]}[rows]
+    assert torch.equal(torch.cat([wanted for _, wanted in seen]), targets)
+    torch.testing.assert_close(torch.cat([logits for logits, _ in seen]), (hidden @ weight.T).detach())
+
+
+def test_hits_by_hand():
+    """Of a certain, a uniform and a lopsided prediction, the last one wrong."""
+    logits = torch.tensor([[50.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 2.0]])
+    hits = Hits.of(logits, torch.tensor([0, 0, 1]))
+    p = [1 / (2 + math.exp(2)), 1 / (2 + math.exp(2)), math.exp(2) / (2 + math.exp(2))]
+    assert hits.correct.tolist() == [True, True, False]
+    wanted = [0.0, math.log(3), -sum(value * math.log(value) for value in p)]
+    assert hits.entropy.tolist() == pytest.approx(wanted, abs=1e-6)
+    both = Hits.joined([hits, hits])[torch.tensor([5, 0])]
+    assert (both.correct.tolist(), both.entropy.tolist()) == ([False, True], [hits.entropy[2], hits.entropy[0]])
 
 
 def test_low_precision_heads_are_summed_in_float32():

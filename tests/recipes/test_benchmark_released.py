@@ -69,7 +69,10 @@ def test_operations_are_those_of_the_matrix_products(folder: Path) -> None:
 @LINUX
 def test_the_peak_of_memory_is_seen() -> None:
     # Pages of its own: an allocator may give out again what earlier tests freed and the process still holds.
-    with benchmark.peak_of_rss(every=0.001) as seen, mmap.mmap(-1, 160_000_000) as block:
+    with (
+        benchmark.peak_of_rss(every=0.001) as seen,
+        mmap.mmap(-1, 160_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block,
+    ):
         torch.frombuffer(block, dtype=torch.uint8).fill_(1)
         time.sleep(0.1)
     assert 0.9 * 160e6 < seen["peak"] < 2 * 160e6

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_recipes import Tiny, before_step, checkpoint
 from torch.testing import assert_close
@@ -17,25 +18,26 @@ from torch.testing import assert_close
 from dimoo.core.errors import ConfigError, TrainingError
 from recipes.diffusion import DiffusionModule
 from recipes.processes import first_process
-from recipes.run import run
+from recipes.run import export_run, run
+from recipes.saving import last_checkpoint, read_checkpoint, steps_of
 
 HERE = Path(__file__).parent
 PLAIN = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str, recipe: str = "world_base") -> None:
-    """Run a recipe in two processes on the CPU."""
+def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str, steps: int = 7) -> None:
+    """Run a recipe in two processes on the CPU, `steps` of 7 steps."""
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     done = subprocess.run(
-        [*launcher, str(HERE / "processes.py"), recipe, str(folder), str(image_tokenizer), *changes],
+        [*launcher, str(HERE / "processes.py"), "world_base", str(folder), str(image_tokenizer), *changes],
         env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("step 7/7") == 1, "only the first process reports"
+    assert (done.returncode == 0) == (steps == 7), done.stderr[-3000:]
+    assert done.stderr.count(f"step {steps}/7") == 1, "only the first process reports"
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -56,9 +58,9 @@ def assert_same(one: Path, other: Path) -> None:
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
         assert_close(weight, others[name], rtol=2**-7, atol=1e-6)  # they are exported in bfloat16
-    state, further = (checkpoint(folder)["state_dict"] for folder in (one, other))
-    for name, weight in state.items():
-        assert_close(weight, further[name], rtol=0, atol=2e-6)
+    state, further = (read_checkpoint(last_checkpoint(folder)) for folder in (one, other))
+    for name, weight in state["state_dict"].items():
+        assert_close(weight, further["state_dict"][name], rtol=0, atol=2e-6)
 
 
 def after_two_steps(recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,21 +86,45 @@ def test_copies_in_two_processes(tiny: Tiny, image_tokenizer: Path, monkeypatch:
 
 
 def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
-    """Each holds a half of every matrix (FSDP2) and computes two packs of four."""
-    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0"))
+    """Each holds a half of every matrix and of its average (FSDP2), computes two packs of four, and writes its half."""
+    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6"))
     folder = whole.parent
-    changes = ["run.devices=2", "run.parallel=fsdp", "ema=0"]
-    two(TORCHRUN, folder, image_tokenizer, "run.name=parts", "accumulate=2", *changes)
+    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6"]
+    two(TORCHRUN, folder, image_tokenizer, *changes, "run.checkpoints=parts")
     assert_same(whole, folder / "parts")
-    again = tiny("world_base", "run.name=parts", "accumulate=4", "ema=0", "run.steps=7")
-    assert run(again, resume=True) == folder / "parts"  # one process reads what two have written
+    assert [path.name for path in (folder / "parts/checkpoints").iterdir()] == ["last.ckpt"]
+    assert (folder / "parts/checkpoints/last.ckpt").is_dir()
+    alone = tiny("world_base", "run.name=parts", "accumulate=4", "ema=0.6")
+    with pytest.raises(ConfigError, match=r"is in parts, which only several processes .* go on from"):
+        run(alone, resume=True)
+    before = load_file(folder / "parts/export/model.safetensors")
+    export_run(alone, "last")
+    after = load_file(folder / "parts/export/model.safetensors")
+    last = read_checkpoint(last_checkpoint(folder / "parts"))["state_dict"]
+    for name, weight in after.items():
+        assert torch.equal(weight, last[f"backbone.{name}"].to(weight.dtype))
+        assert not torch.equal(weight, before[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parts", "whole"])
+def test_parts_go_on_from_parts(kind: str, tiny: Tiny, image_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6"))
+    folder = whole.parent
+    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6"]
+    changes.append(f"run.checkpoints={kind}")
+    two(TORCHRUN, folder, image_tokenizer, *changes, "--stop-after", "4", steps=4)
+    assert steps_of(last_checkpoint(folder / "parts")) == 4
+    two(TORCHRUN, folder, image_tokenizer, *changes, "--resume")
+    assert_same(whole, folder / "parts")
 
 
 def test_more_packs_than_examples_are_refused(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"batch_size 4 cannot be dealt to 6 packs.*at least 6"):
         tiny("world_base", "accumulate=2", "run.devices=3")
-    with pytest.raises(ConfigError, match=r"fsdp keeps no averaged weights; set ema to 0"):
-        tiny("world_base", "run.devices=2", "run.parallel=fsdp")
+    for change in ("run.parallel=fsdp", "run.devices=2"):
+        with pytest.raises(ConfigError, match=r"checkpoints parts needs run.parallel fsdp and several processes"):
+            tiny("world_base", "run.checkpoints=parts", change)
     with pytest.raises(ConfigError, match=r"trained by one process"):
         tiny("world_tokenizer", "run.devices=2")
 

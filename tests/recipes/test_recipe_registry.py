@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ def test_a_recipe_says_what_its_snapshot_says(name: str) -> None:
     assert snapshot.is_file(), f"a new recipe needs a snapshot: {update}"
     now = registry.get(name).model_dump_json(indent=2) + "\n"
     assert now == snapshot.read_text(encoding="utf-8"), f"{name} has changed; if that is meant: {update}"
+
+
+def test_the_documentation_names_every_recipe() -> None:
+    tables = (ROOT / "docs/training.md").read_text(encoding="utf-8").split("Look at the resolved config")[0]
+    assert set(re.findall(r"`(\w+)`", tables)) >= set(registry.RECIPES)
 
 
 def test_there_is_no_snapshot_without_a_recipe() -> None:

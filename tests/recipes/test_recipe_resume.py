@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_recipes import MODULES, Tiny, before_step, checkpoint, differences, files
+from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, differences, files
 
 from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
+from dimoo.denoise.objective import MaskedObjective
 from recipes.diffusion import DiffusionModule
 from recipes.run import export_run, main, run
 from recipes.steps import StepModule
@@ -181,6 +182,29 @@ def test_the_command_reports_a_broken_off_run(
     assert capsys.readouterr().err.replace("\n", "").endswith(f"done: {recipe.run.folder}/world_base")
 
 
+def test_after_a_crash_between_two_packs_of_a_step_the_rest_is_exact(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pack of step 3 has given its gradients, the second has not."""
+    whole = run(tiny("world_base", "run.name=whole"))
+    broken = tiny("world_base", "run.name=broken")
+    loss, calls = MaskedObjective.loss, [0]
+
+    def crash(self: MaskedObjective, *inputs: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2 * 3 + 2:
+            raise ConnectionError("power cut")
+        return loss(self, *inputs, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedObjective, "loss", crash)
+        with pytest.raises(ConnectionError, match="power cut"):
+            run(broken)
+    folder = run(broken, resume=True)
+    renamed(folder / "export", "broken", "whole")
+    assert_same_run(whole, folder)
+
+
 def test_an_unfinished_run_can_be_exported_and_goes_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("world_base", "ema=0.6")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
@@ -190,9 +214,14 @@ def test_an_unfinished_run_can_be_exported_and_goes_on(tiny: Tiny, monkeypatch: 
         with pytest.raises(ConnectionError):
             run(recipe)
     folder = export_run(recipe)
-    averaged = checkpoint(folder)["state_dict"]["backbone.embedding.weight"]
-    exported = load_file(folder / "export/model.safetensors")["embedding.weight"]
-    assert torch.equal(exported, averaged.to(exported.dtype))
+    state = checkpoint(folder)
+    for weights, wanted in (
+        ("average", averages(state)["embedding.weight"]),
+        ("last", state["state_dict"]["backbone.embedding.weight"]),
+    ):
+        export_run(recipe, weights)  # type: ignore[arg-type]
+        exported = load_file(folder / "export/model.safetensors")["embedding.weight"]
+        assert torch.equal(exported, wanted.to(exported.dtype))
     with pytest.raises(ConfigError, match=r"differs .* optimizer\.lr"):
         export_run(tiny("world_base", "ema=0.6", "optimizer.lr=0.5"))
     run(tiny("world_base", "ema=0.6", "run.log_every=3", "run.save_every=4", "run.sample_every=9"), resume=True)
@@ -201,7 +230,7 @@ def test_an_unfinished_run_can_be_exported_and_goes_on(tiny: Tiny, monkeypatch: 
 
 def test_without_an_average_the_last_weights_are_kept(tiny: Tiny) -> None:
     state = checkpoint(run(tiny("world_base", "ema=0", "run.steps=2")))
-    assert "current_model_state" not in state
+    assert all("average" not in entry for entry in state["optimizer_states"][0]["state"].values())
 
 
 def test_sample_pictures_show_the_average_and_training_goes_on_as_it_would(
@@ -220,9 +249,9 @@ def test_sample_pictures_show_the_average_and_training_goes_on_as_it_would(
     monkeypatch.setattr(pictures, "samples", spy)
     seen = checkpoint(run(tiny("world_base", "ema=0.6", "run.steps=2", "run.sample_every=2")))
     assert len(shown) == 1
-    assert torch.equal(shown[0], seen["state_dict"]["backbone.embedding.weight"])
-    assert not torch.equal(shown[0], seen["current_model_state"]["backbone.embedding.weight"])
-    assert list(differences(plain["current_model_state"], seen["current_model_state"])) == []
+    assert torch.equal(shown[0], averages(seen)["embedding.weight"])
+    assert not torch.equal(shown[0], seen["state_dict"]["backbone.embedding.weight"])
+    assert list(differences(plain["state_dict"], seen["state_dict"])) == []
 
 
 def test_a_run_is_resumed_by_its_folder_with_the_settings_that_it_has(

@@ -39,6 +39,7 @@ RUN = {
     "log_every": ("2", {"log"}),
     "save_every": ("3", {"saved"}),
     "sample_every": ("4", {"pictures"}),
+    "validate_every": ("3", {"log"}),
 }
 OPTIMIZER = {
     "lr": ("0.01", LEARNT),
@@ -93,6 +94,7 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "complementary": ("true", LEARNT | {"passes"}),
         "full_up_to": ("100", LEARNT),
         "accumulate": ("1", LEARNT),
+        "pack_tokens": ("120", {"passes"}),
         "slice_loss": ("false", LEARNT),
         "loss_chunk": ("3", {"rows at a time"}),
         "compile": ("true", {"compiled"}),
@@ -105,7 +107,9 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
 }
 PROCESSES = {"run.devices", "run.nodes", "run.parallel"}
 """Are tested with several processes, in `test_processes.py`."""
-ELSEWHERE = {"world_tokenizer": PROCESSES, "world_base": PROCESSES | {"lora"}}
+DIAGNOSTICS = {"run.validate_examples", "run.peak_tflops", "optimizer.spike"}
+"""Are tested in `test_recipe_validation.py`, `test_recipe_diagnostics.py` and `test_recipe_guard.py`."""
+ELSEWHERE = {"world_tokenizer": PROCESSES | DIAGNOSTICS, "world_base": PROCESSES | DIAGNOSTICS | {"lora"}}
 """Are tested there, and what goes with others alone where it belongs: `lora` in `test_recipe_lora.py`."""
 EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureConfig}
 
@@ -197,7 +201,7 @@ def test_a_setting_changes_what_it_says_and_nothing_else(
     after = outcome(cut(name, folder, image_tokenizer, "run.steps=4", *place, f"{field}={value}"))
     if place:
         after["folder"] = before["folder"]
-    if field == "loss_chunk":  # sums in another order: equal but for rounding
+    if field in ("loss_chunk", "pack_tokens"):  # sums in another order: equal but for rounding
         assert losses(after) == pytest.approx(losses(before), rel=1e-5)
         after = {**after, "log": before["log"], "weights": before["weights"]}
     assert {part for part in before if before[part] != after[part]} == set(wanted)

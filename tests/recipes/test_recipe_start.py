@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from dimoo.tasks.assemble import load_backbone
 from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
 from recipes.diffusion import DiffusionModule
-from recipes.run import run
+from recipes.run import main, run
 
 CODES = 32
 ADDED = 10
@@ -86,9 +87,7 @@ def test_at_first_nothing_but_new_rows_moves(tiny: Tiny, talker: Path) -> None:
     changes = ("run.save_every=1", "optimizer.weight_decay=0.5", "ema=0", "run.steps=3")
     first = diffusion_module(of_text(tiny, talker, *changes)).backbone.state_dict()
     recipe = of_text(tiny, talker, "new_rows_steps=3", *changes)
-    after = {
-        name.removeprefix("backbone."): tensor for name, tensor in checkpoint(run(recipe))["state_dict"].items()
-    }
+    after = {name.removeprefix("backbone."): tensor for name, tensor in checkpoint(run(recipe))["state_dict"].items()}
     kept = dimoo.load(talker).prompts.text.size
     for name, tensor in after.items():
         if name in ("embedding.weight", "unembedding.weight"):
@@ -105,11 +104,12 @@ def test_a_run_broken_off_in_the_first_phase_goes_on_as_if_it_had_not_been(tiny:
     changes = ("new_rows_steps=3", "run.steps=5", "run.save_every=2")
     one = checkpoint(run(of_text(tiny, talker, *changes)))
     with pytest.MonkeyPatch.context() as patch:
+
         def stop(module: DiffusionModule) -> None:
             raise KeyboardInterrupt
 
         before_step(patch, DiffusionModule, 2, stop)
-        with pytest.raises(BaseException, match="stopped|^$"):
+        with pytest.raises(BaseException, match=r"stopped|^$"):
             run(of_text(tiny, talker, "run.name=other", *changes))
     two = checkpoint(run(of_text(tiny, talker, "run.name=other", *changes), resume=True))
     assert list(differences(one["state_dict"], two["state_dict"])) == []
@@ -142,3 +142,17 @@ def test_a_start_is_needed(tiny: Tiny, change: str) -> None:
 def test_a_kind_that_there_is_not_has_no_weight(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"kind_weights names 'sound'; the targets of this model are text, padding"):
         diffusion_module(DiffusionRecipe.model_validate(tiny("world_base", 'kind_weights={"sound":1.0}')))
+
+
+def test_from_names_a_checkpoint_or_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs/first/export").mkdir(parents=True)
+    run_folder = str(tmp_path / "runs/first")
+    for place, wanted in (("mini", "mini"), (run_folder, f"{run_folder}/export"), ("owner/name", "owner/name")):
+        assert main(["sft", "--from", place, "--print"]) == 0
+        assert json.loads(capsys.readouterr().out)["warm_start"] == wanted
+    for arguments, error in (
+        (["world_tokenizer", "--from", "mini"], "--from is for recipes of kind 'diffusion', not 'tokenizer'"),
+        (["sft", "--from", "mini", "--resume"], "--from starts a run and --resume goes on with one"),
+    ):
+        assert main(arguments) == 1
+        assert error in " ".join(capsys.readouterr().err.split())

@@ -63,6 +63,14 @@ def checkpoint(run: Path) -> dict[str, Any]:
     return state
 
 
+def averages(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights in a checkpoint: matrices come first in the optimiser, then vectors."""
+    names = {name.removeprefix("backbone."): weight for name, weight in state["state_dict"].items()}
+    ordered = sorted(names, key=lambda name: names[name].ndim < 2)
+    entries = state["optimizer_states"][0]["state"]
+    return {name: entries[number]["average"] for number, name in enumerate(ordered)}
+
+
 def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
     """Where two nests of plain values and tensors differ, bit for bit."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):

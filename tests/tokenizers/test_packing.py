@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dimoo.core.errors import DataError
 from dimoo.tokenizers.document import GIVEN, Document, Target, join
-from dimoo.tokenizers.packing import pack
+from dimoo.tokenizers.packing import first_fit, pack
 
 KINDS = st.sampled_from(["given", "image", "text", "padding"])
 
@@ -90,3 +90,22 @@ def test_a_batch_on_another_device_is_the_same():
 def test_an_empty_pack_is_refused():
     with pytest.raises(DataError, match="at least one document"):
         pack([])
+
+
+@given(st.lists(st.integers(1, 20), max_size=30), st.integers(20, 50))
+def test_first_fit_deals_everything_once_and_fills_no_bin_over(lengths, budget):
+    bins = first_fit(lengths, budget)
+    assert sorted(place for places in bins for place in places) == list(range(len(lengths)))
+    assert all(places == sorted(places) and places for places in bins)
+    assert all(sum(lengths[place] for place in places) <= budget for places in bins)
+    # All but one bin are more than half full, so there are less than twice as many as the tokens need, and one.
+    assert (len(bins) - 1) * budget < 2 * sum(lengths) or not lengths
+    assert first_fit(lengths, budget) == bins
+
+
+def test_first_fit_by_hand():
+    assert first_fit([3, 7, 5, 2, 3], 10) == [[0, 1], [2, 3, 4]]
+    assert first_fit([6, 6, 4], 10) == [[0, 2], [1]]
+    assert first_fit([], 10) == []
+    with pytest.raises(DataError, match="number 1 has length 11, more than the 10"):
+        first_fit([3, 11], 10)
