@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, TOP, LOW, LINE = 480, 170, 64, 26, 24, 16
+WIDTH, HEIGHT, LEFT, TOP, LOW, LINE = 480, 170, 76, 26, 24, 16
 """In CSS pixels: the picture without its legend, the room beside, above and below the curves, a line of the legend."""
 COLORS = ("#2563eb", "#dc2626", "#16a34a", "#9333ea", "#ea580c", "#0891b2", "#ca8a04", "#475569")
 POINTS = 500
@@ -29,7 +29,7 @@ def plot(title: str, curves: Mapping[str, Points]) -> str:
     for value in up.ticks():
         y = up(value)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - 10}" y2="{y:.1f}" stroke="#e5e5e5"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#666">{value:.4g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#666">{_short(value)}</text>')
     for value in across.ticks():
         place = f'x="{across(value):.1f}" y="{HEIGHT - 6}"'
         parts.append(f'<text {place} text-anchor="middle" fill="#666">{value:,.0f}</text>')
@@ -60,6 +60,10 @@ class _Scale:
     def ticks(self) -> list[float]:
         """The ends and the middle; one where all values are the same."""
         return sorted({self._low, (self._low + self._high) / 2, self._high})
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _thinned(points: Points) -> Points:

@@ -220,7 +220,9 @@ def test_a_tokenizer_has_no_mfu(tiny: Tiny) -> None:
 def test_what_a_run_was_made_with_is_kept_for_every_start(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path.home()
     monkeypatch.setattr(
-        sys, "argv", [str(Path(environment.__file__).parent / "run.py"), "world_base", "--set", f"run.folder={home}/runs", "a b"]
+        sys,
+        "argv",
+        [str(Path(environment.__file__).parent / "run.py"), "world_base", "--set", f"run.folder={home}/runs", "a b"],
     )
 
     def stop(module: StepModule) -> None:

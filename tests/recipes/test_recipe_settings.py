@@ -105,12 +105,16 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
         "warm_start": ("FOLDER/warm", LEARNT),
     },
 }
-PROCESSES = {"run.devices", "run.nodes", "run.parallel"}
+PROCESSES = {"run.devices", "run.nodes", "run.parallel", "run.checkpoints"}
 """Are tested with several processes, in `test_processes.py`."""
 DIAGNOSTICS = {"run.validate_examples", "run.peak_tflops", "optimizer.spike"}
 """Are tested in `test_recipe_validation.py`, `test_recipe_diagnostics.py` and `test_recipe_guard.py`."""
-ELSEWHERE = {"world_tokenizer": PROCESSES | DIAGNOSTICS, "world_base": PROCESSES | DIAGNOSTICS | {"lora"}}
-"""Are tested there, and what goes with others alone where it belongs: `lora` in `test_recipe_lora.py`."""
+ELSEWHERE = {
+    "world_tokenizer": PROCESSES | DIAGNOSTICS,
+    "world_base": PROCESSES | DIAGNOSTICS | {"lora", "new_rows_steps"},
+}
+"""Are tested there, and what goes with others alone where it belongs: `lora` in `test_recipe_lora.py`,
+`new_rows_steps` in `test_recipe_start.py`."""
 EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureConfig}
 
 
