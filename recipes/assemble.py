@@ -122,6 +122,8 @@ def _kind_weights(recipe: DiffusionRecipe, vocabulary: Vocabulary) -> dict[str, 
     unknown = [kind for kind in recipe.kind_weights if kind not in kinds]
     if unknown:
         raise ConfigError(f"kind_weights names {unknown[0]!r}; the targets of this model are {', '.join(kinds)}")
+    if all(recipe.kind_weights.get(kind, 1.0) == 0 for kind in kinds):
+        raise ConfigError(f"kind_weights is 0 for {', '.join(kinds)}: nothing would be learnt; leave one of them out")
     return recipe.kind_weights
 
 

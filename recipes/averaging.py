@@ -38,7 +38,7 @@ class AveragedAdamW(AdamW):
         weights: list[Tensor] = []
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             state = self.state.get(weight)
-            if not state or weight.grad is None:
+            if not state:
                 continue
             if AVERAGE in state:
                 averages.append(state[AVERAGE])

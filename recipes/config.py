@@ -194,7 +194,7 @@ class DiffusionRecipe(_Recipe):
 
     @model_validator(mode="after")
     def _weight_fits_schedule(self) -> Self:
-        weight = self.loss_weight.weight if self.loss_weight.kind == "group_mean" else self.loss_weight
+        weight = self.loss_weight.weight if self.loss_weight.kind == "answer_mean" else self.loss_weight
         if weight.kind == "inverse_share" and self.schedule.kind != "linear":
             raise ValueError(
                 f"loss_weight inverse_share is made for the linear schedule, not {self.schedule.kind};"

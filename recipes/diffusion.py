@@ -181,6 +181,8 @@ class DiffusionModule(StepModule):
         norm = whole(total_norm)
         if not math.isfinite(norm):
             raise self._not_finite(f"gradient norm is {norm}", noisy, losses)
+        if step == self.recipe.new_rows_steps:
+            self.guard.restart()
         if not self.guard.skips(norm):
             clip_grads_with_norm_(weights, self.recipe.optimizer.clip, total_norm)
             optimizer.step()

@@ -58,6 +58,10 @@ class SpikeGuard:
             )
         return True
 
+    def restart(self) -> None:
+        """Begin a new window: what is trained has changed, and the norms with it."""
+        self._norms.clear()
+
     def values(self) -> dict[str, float]:
         """How many steps were left out, to be logged, where there is a guard."""
         return {} if self._spike is None else {"skipped": float(self.skipped)}

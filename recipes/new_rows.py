@@ -10,18 +10,18 @@ from dimoo.backbone.model import Backbone
 
 @torch.no_grad()
 def keep_new_rows(model: Backbone, first: int) -> None:
-    """Drop all gradients but those of the embedding and head rows from id `first` on, in place; they may be sharded.
+    """Zero all gradients but those of the embedding and head rows from id `first` on, in place; they may be sharded.
 
-    The optimiser does not touch what has no gradient. Old rows of the tables have a gradient of 0, which leaves AdamW's
-    moments of them at 0; its weight decay is to be 0 at the same time, or they would shrink.
+    With a gradient of 0 from the first step on AdamW's moments stay 0, and so does its step; its weight decay is to be
+    0 at the same time. The gradients are there, so that every weight has moments, which sharded checkpoints ask for.
     """
     tables = (model.embedding.weight, model.unembedding.weight)
     for parameter in model.parameters():
-        if not any(parameter is table for table in tables):
-            parameter.grad = None
-    for table in tables:
-        gradient = table.grad
+        gradient = parameter.grad
         if gradient is None:
+            continue
+        if not any(parameter is table for table in tables):
+            gradient.zero_()
             continue
         new = (torch.arange(model.vocab_size, device=gradient.device) >= first)[:, None].to(gradient.dtype)
         if isinstance(gradient, DTensor):

@@ -60,13 +60,14 @@ def _part(noisy: Noisy, places: Sequence[int]) -> Noisy:
     numbers[kept] = torch.arange(len(kept), device=group.device)
     places_inside = inside.long().cumsum(0) - 1
     here = inside[noisy.rows]
+    part = Batch(
+        ids=batch.ids[inside],
+        group=torch.where(group >= 0, numbers[group], group),
+        lengths=tuple(batch.lengths[place] for place in places),
+        targets=tuple(batch.targets[number] for number in kept.tolist()),
+    )
     return Noisy(
-        batch=Batch(
-            ids=batch.ids[inside],
-            group=torch.where(group >= 0, numbers[group], group),
-            lengths=tuple(batch.lengths[place] for place in places),
-            targets=tuple(batch.targets[number] for number in kept.tolist()),
-        ),
+        batch=part,
         ids=noisy.ids[inside],
         rows=places_inside[noisy.rows[here]],
         groups=replace(
@@ -75,5 +76,6 @@ def _part(noisy: Noisy, places: Sequence[int]) -> Noisy:
             progress=groups.progress[kept],
             share=groups.share[kept],
             sizes=groups.sizes[kept],
+            answer=part.answers(),
         ),
     )

@@ -38,6 +38,7 @@ def pretrain_8b() -> DiffusionRecipe:
             devices=8,
             nodes=8,
             parallel="fsdp",
+            checkpoints="parts",
         ),
         optimizer=OptimizerConfig(lr=2e-4, warmup_steps=0, decay_share=0.0),
         source=JsonlSourceConfig(path="data/pairs.jsonl", size=256),
@@ -68,7 +69,7 @@ def pretrain_8b() -> DiffusionRecipe:
 
 
 def midtrain_8b() -> DiffusionRecipe:
-    """Stage II: pictures of 1024 x 1024 pixels and questions, the answer alone masked, from where `pretrain_8b` ends.
+    """Stage II: pictures of 1024 x 1024 pixels and questions, the answer alone masked, from `pretrain_8b` at 512.
 
     Command: python -m recipes.run midtrain_8b --set source.path=rows.jsonl
     Hardware: as `pretrain_8b`
@@ -83,7 +84,7 @@ def midtrain_8b() -> DiffusionRecipe:
             "mixture": base.mixture.model_copy(
                 update={"pair": 0.0, "text_to_image": 0.5, "question": 0.35, "caption": 0.15}
             ),
-            "warm_start": "runs/pretrain_8b/export",
+            "warm_start": "runs/pretrain_8b_512/export",
         }
     )
 
@@ -114,7 +115,8 @@ def lora_8b() -> DiffusionRecipe:
     Hardware: what `--estimate` says, in bf16 with all blocks recomputed
     """
     base = sft_8b()
-    run = {"name": "lora_8b", "seed": 3, "steps": 2_000, "batch_size": 16, "devices": 1, "nodes": 1, "parallel": "ddp"}
+    run = {"name": "lora_8b", "seed": 3, "steps": 2_000, "batch_size": 16, "devices": 1, "nodes": 1}
+    run |= {"parallel": "ddp", "checkpoints": "whole"}
     changed = base.model_copy(
         update={
             "run": base.run.model_copy(update=run),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,9 +28,10 @@ BOOKKEEPING = frozenset(
     | {f"run.{name}" for name in ("validate_every", "validate_examples", "peak_tflops")}
     | {"compile", "recompute", "pack_tokens"}
 )
-PROCESSES = frozenset({"run.devices", "run.nodes", "run.parallel", "run.checkpoints", "accumulate"})
-"""Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding. On the number
-of processes and `accumulate` it depends by their product alone, into which a step's examples are dealt."""
+PROCESSES = frozenset({"run.parallel", "run.checkpoints"})
+"""Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding."""
+DEALT = frozenset({"run.devices", "run.nodes", "accumulate"})
+"""And these, if their product stays: into so many packs a step's examples are dealt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.export:
             folder = export_run(recipe, options.weights)
         else:
-            folder = run(recipe, dry=options.dry_run, resume=bool(options.resume))
+            resume = bool(options.resume) or (options.requeue and _begun(recipe))
+            folder = run(recipe, dry=options.dry_run, resume=resume, weights=options.weights)
     except DimooError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 1
@@ -66,13 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
+def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Weights = "average") -> Path:
     """Train a recipe to its end and export the result.
 
     Args:
         recipe: the full config.
         dry: build everything, take two steps, write nothing.
         resume: go on from the run folder's last checkpoint.
+        weights: that are exported in the end: averaged ones, where there are some, or those of the last step.
 
     Returns:
         The run folder; its `export` folder is what `dimoo` loads.
@@ -114,7 +118,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False) -> Path:
         trainer = make_trainer(recipe.run, callbacks=extras, done=done)
         fit(trainer, module, checkpoint=path if resume else None)
     if first_process():
-        _export(recipe, folder)
+        _export(recipe, folder, weights)
         write_report(folder)
     return folder
 
@@ -170,6 +174,14 @@ def _started_from(recipe: Recipe, place: str) -> Recipe:
     return override(recipe, [f"warm_start={json.dumps(str(export) if export.is_dir() else place)}"])
 
 
+def _begun(recipe: Recipe) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    from recipes.saving import last_checkpoint
+    from recipes.trainer import run_folder
+
+    return last_checkpoint(run_folder(recipe.run)).exists()
+
+
 def _of_run(folder: Path, recipe: Recipe) -> Recipe:
     """The settings of the run in a folder, which may have been moved since.
 
@@ -192,8 +204,10 @@ def _of_run(folder: Path, recipe: Recipe) -> Recipe:
 
 def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """Write the resolved recipe into the run folder, or check it against the one there."""
+    from recipes.saving import last_checkpoint
+
     path = folder / CONFIG
-    if not resume and (folder / "checkpoints").exists():
+    if not resume and last_checkpoint(folder).exists():
         raise ConfigError(
             f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name="
         )
@@ -208,6 +222,7 @@ def _compare(path: Path, recipe: Recipe) -> None:
     if changed:
         raise ConfigError(
             f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
+            + (", or keep the product of accumulate, run.devices and run.nodes" if DEALT & set(changed) else "")
         )
 
 
@@ -216,7 +231,9 @@ def _changes(path: Path, recipe: Recipe) -> list[str]:
     if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
         return ["kind"]
     before, now = (leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    packs, wanted = (math.prod(values.get(name, 1) for name in DEALT) for values in (before, now))
+    return sorted(changed - DEALT if packs == wanted else changed)
 
 
 def leaves(values: Any, name: str = "") -> dict[str, Any]:
@@ -246,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         choices=["average", "last"],
         default="average",
-        help="what --export writes: averaged weights where there are some, or those of the last step",
+        help="what is exported: averaged weights where there are some, or those of the last step",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="print the resolved recipe and stop")
@@ -258,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
         const=True,
         metavar="RUN",
         help="go on from the run's last checkpoint; RUN: of the run in that folder, with the settings that it has",
+    )
+    what.add_argument(
+        "--requeue", action="store_true", help="go on from the run's last checkpoint if there is one, else start"
     )
     what.add_argument(
         "--export", action="store_true", help="write what the run's last checkpoint holds to its export folder"

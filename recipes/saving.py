@@ -82,22 +82,31 @@ class Saving(Checkpoint):
         self._restore()
 
     def _save(self, trainer: L.Trainer, done: int) -> None:
-        # A file is written by Lightning beside the old one and then renamed; a folder of parts is here. So a checkpoint
-        # is whole or not there.
+        # A file is written by Lightning beside the old one and then renamed. A folder of parts is renamed here, and one
+        # that a file takes the place of is kept aside. So there is always a whole checkpoint under a name that is
+        # looked for.
         parts = isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint
-        path = self._path.with_suffix(NEW) if parts else self._path
+        new, old = self._path.with_suffix(NEW), self._path.with_suffix(OLD)
+        aside = not parts and self._path.is_dir()
+        trainer.strategy.barrier()  # all have looked
+        if trainer.is_global_zero and parts:
+            _remove(new)
+        if trainer.is_global_zero and aside:
+            _remove(old)
+            self._path.rename(old)
+        trainer.strategy.barrier()
         try:
-            if parts and trainer.is_global_zero:
-                _remove(path)
-            trainer.strategy.barrier()
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(new if parts else self._path)
         except (OSError, CheckpointException) as error:
-            kept = f"the one before is whole: {self._path}" if self._path.exists() else "there is none yet"
+            last = last_checkpoint(self._path.parents[1])
+            kept = f"the one before is whole: {last}" if last.exists() else "there is none yet"
             raise TrainingError(
                 f"the checkpoint of step {done} cannot be written: {error}; {kept}. Make room, then go on with --resume"
             ) from error
-        if parts and trainer.is_global_zero:
-            _exchange(path, self._path)
+        if trainer.is_global_zero and parts:
+            exchange(new, self._path)
+        if trainer.is_global_zero and aside:
+            _remove(old)
 
     def _ask(self, *_: Any) -> None:
         self._stop = True
@@ -156,9 +165,9 @@ def _read(path: Path, *, whole: bool) -> dict[str, Any]:
             checkpoint["state_dict"]
     except Exception as error:  # torch raises whatever the damage leads to
         raise CheckpointError(f"{path} is corrupt or no checkpoint of a recipe: {error}; start the run anew") from error
-    if "current_model_state" in checkpoint:
+    if "guard" not in checkpoint:
         raise CheckpointError(
-            f"{path} was written by an older dimoo, which kept averaged weights elsewhere; export it with that version,"
+            f"{path} was written by an older dimoo, which kept other things in it; export it with that version,"
             " and start from the export"
         )
     return checkpoint
@@ -174,7 +183,7 @@ def _together(path: Path) -> dict[str, Any]:
     return {**tensors, "optimizer_states": states}
 
 
-def _exchange(new: Path, path: Path) -> None:
+def exchange(new: Path, path: Path) -> None:
     """Put a folder in the place of another; at every moment one of them is there under a name that is looked for."""
     old = path.with_suffix(OLD)
     if path.exists():

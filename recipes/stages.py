@@ -114,7 +114,7 @@ def sft() -> DiffusionRecipe:
     scenes = mini_world().model_copy(update={"canvas_weights": WIDE, "object_counts": (0.55, 0.3, 0.1, 0.05)})
     return base.model_copy(
         update={
-            "run": RunConfig(name="sft", seed=2, steps=18_000, batch_size=16, sample_every=2000, validate_every=2000),
+            "run": RunConfig(name="sft", seed=2, steps=12_000, batch_size=16, sample_every=2000, validate_every=2000),
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(
                 phases=(

@@ -31,7 +31,10 @@ def train(
     export: Annotated[
         bool, typer.Option("--export", help="Write what the run's last checkpoint holds to its export folder; stop.")
     ] = False,
-    last: Annotated[bool, typer.Option("--last", help="With --export: the last weights, not their average.")] = False,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="Go on from the run's last checkpoint if there is one, else start.")
+    ] = False,
+    last: Annotated[bool, typer.Option("--last", help="Export the last weights, not their average.")] = False,
 ) -> None:
     """Run a training recipe.
 
@@ -46,6 +49,7 @@ def train(
         + ["--dry-run"] * dry_run
         + ["--resume"] * resume
         + ["--export"] * export
+        + ["--requeue"] * requeue
         + ["--weights=last"] * last
     )
     try:

@@ -90,12 +90,12 @@ SourceConfig = Annotated[
 
 
 class DropoutConfig(StrictConfig):
-    """Conditions that are left out of an example each on its own."""
+    """Conditions that are left out each on its own, where a picture is made; answers in words keep theirs."""
 
     words: float = Field(default=0.1, ge=0, le=1)
     """How often the words are."""
     pictures: float = Field(default=0.1, ge=0, le=1)
-    """How often the pictures are, all of them."""
+    """How often the pictures are, all of them. Guidance that leaves out one of several wants the even dropout."""
 
 
 class MixtureConfig(StrictConfig):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dimoo.core.errors import DataError
 from dimoo.data.example import Example, Picture, Source, at
@@ -76,7 +77,7 @@ class Endless:
         size = self.source.size
         assert size is not None
         epoch, place = divmod(index, size)
-        return self.source.example(_order(self.seed, epoch, size)[place])
+        return self.source.example(int(_order(self.seed, epoch, size)[place]))
 
 
 def endless(source: Source, *, seed: int, held_out: int) -> Endless:
@@ -100,6 +101,6 @@ def endless(source: Source, *, seed: int, held_out: int) -> Endless:
 
 
 @lru_cache(maxsize=4)  # examples are read pass by pass; a permutation costs as much as a whole pass of lookups
-def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
+def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
     """The shuffle of one pass."""
-    return tuple(np.random.default_rng([seed, epoch]).permutation(size).tolist())
+    return np.random.default_rng([seed, epoch]).permutation(size)

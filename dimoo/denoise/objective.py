@@ -83,21 +83,24 @@ class MaskedObjective:
         share = shares(self.schedule, progress, sizes, self.full_up_to)
         corrupted = self.corruption(batch.ids, batch.group, share, self.vocabulary.mask, generator)
         rows = corrupted.masked.nonzero().squeeze(1)
-        groups = MaskedGroups(group=batch.group[rows], progress=progress, share=corrupted.share, sizes=sizes)
+        groups = MaskedGroups(
+            group=batch.group[rows], progress=progress, share=corrupted.share, sizes=sizes, answer=batch.answers()
+        )
         return Noisy(batch=batch, ids=corrupted.ids, rows=rows, groups=groups)
 
     def complement(self, noisy: Noisy) -> Noisy:
         """The same pack with those targets masked that were not, so that of both together each is learnt once.
 
         A group that was masked whole is given here, and counts nothing (complementary masking, LaViDa, arXiv
-        2505.16839). Which sizes and shares a weight sees makes the expected loss that of one pack.
+        2505.16839). The bounds (`InverseShare`, `ScheduleWeight`) expect of both what they expect of one; under
+        `MeanOverMasked` both together are the mean over all targets, each under one of two masks.
         """
         batch = noisy.batch
         hidden = batch.group >= 0
         hidden[noisy.rows] = False
         rows = hidden.nonzero().squeeze(1)
         groups = replace(noisy.groups, group=batch.group[rows], share=1 - noisy.groups.share)
-        counted = torch.where(groups.masked() > 0, groups.sizes, 0)
+        counted = torch.where(noisy.groups.share < 1, groups.sizes, 0)
         ids = batch.ids.masked_fill(hidden, self.vocabulary.mask)
         return Noisy(batch=batch, ids=ids, rows=rows, groups=replace(groups, sizes=counted))
 

@@ -15,7 +15,7 @@ from dimoo.diffusion.corruption import Bernoulli, Corruption, ExactCount
 from dimoo.diffusion.draw import Categorical, Draw, Greedy
 from dimoo.diffusion.guidance import ClassifierFree, Guidance, MultiCondition, NoGuidance
 from dimoo.diffusion.guidance_steps import ConstantRamp, CosineRamp, LinearRamp, Ramp
-from dimoo.diffusion.loss import GroupMean, InverseShare, LossWeight, MeanOverMasked, ScheduleWeight
+from dimoo.diffusion.loss import AnswerMean, InverseShare, LossWeight, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, Order, RandomOrder
 from dimoo.diffusion.parallel import KLASS, AdaptiveOrder, EntropyBounded, Factor, Rule, Threshold
 from dimoo.diffusion.remasking import NoRemasking, Refinement, Remasking, ReMDM
@@ -76,8 +76,8 @@ def build_loss_weight(config: cfg.LossWeightConfig, schedule: Schedule) -> LossW
             return InverseShare(least_share=config.least_share)
         case cfg.ScheduleWeightConfig():
             return ScheduleWeight(schedule=schedule, least_share=config.least_share)
-        case cfg.GroupMeanConfig():
-            return GroupMean(weight=build_loss_weight(config.weight, schedule))
+        case cfg.AnswerMeanConfig():
+            return AnswerMean(weight=build_loss_weight(config.weight, schedule))
         case _:
             assert_never(config)
 

@@ -137,16 +137,16 @@ TokenWeightConfig: TypeAlias = Annotated[
 ]
 
 
-class GroupMeanConfig(StrictConfig):
+class AnswerMeanConfig(StrictConfig):
     """Every answer counts the same, however long it is."""
 
-    kind: Literal["group_mean"] = "group_mean"
+    kind: Literal["answer_mean"] = "answer_mean"
     weight: TokenWeightConfig = InverseShareConfig()
     """Of the tokens of an answer."""
 
 
 LossWeightConfig: TypeAlias = Annotated[
-    MeanOverMaskedConfig | InverseShareConfig | ScheduleWeightConfig | GroupMeanConfig, Field(discriminator="kind")
+    MeanOverMaskedConfig | InverseShareConfig | ScheduleWeightConfig | AnswerMeanConfig, Field(discriminator="kind")
 ]
 
 

@@ -59,6 +59,9 @@ class MaskedGroups:
     sizes: Tensor
     """int64 [G]: target tokens in the group, masked or not."""
 
+    answer: Tensor | None = None
+    """int64 [G]: the first group of the same document; None: each group is an answer of its own."""
+
     def masked(self) -> Tensor:
         """int64 [G]: masked tokens in the group."""
         return torch.zeros_like(self.sizes).index_add(0, self.group, torch.ones_like(self.group))
@@ -70,6 +73,7 @@ class MaskedGroups:
             progress=self.progress.to(device),
             share=self.share.to(device),
             sizes=self.sizes.to(device),
+            answer=None if self.answer is None else self.answer.to(device),
         )
 
 
@@ -156,19 +160,25 @@ class ScheduleWeight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupMean:
-    """Every group counts the same, however long it is: the mean over groups of what `weight` makes of each alone.
+class AnswerMean:
+    """Every answer counts the same, however long it is: the mean over answers of what `weight` makes of each alone.
 
-    With `InverseShare` that is the loss by which LLaDA is taught to answer (arXiv 2502.09992, section 2.3): 1 / p over
-    the length of the answer, so that long answers do not outweigh short ones.
+    An answer is all groups of a document: words and their padding together, a picture, or both. With `InverseShare` it
+    is 1 / p over the length of the answer, padding included, as LLaDA is taught to answer (arXiv 2502.09992, section
+    2.3; there one time is drawn for the whole answer, here one for each group).
     """
 
     weight: LossWeight
 
     def __call__(self, groups: MaskedGroups) -> GroupWeights:
-        """The inner weights over the inner count of the group; groups that count nothing stay out."""
+        """The inner weights and counts over the inner count of the answer; answers that count nothing stay out."""
         inner = self.weight(groups)
-        return GroupWeights(token=inner.token / inner.count.clamp(min=1), count=(inner.count > 0).float())
+        if groups.answer is None:
+            whole = inner.count
+        else:
+            whole = torch.zeros_like(inner.count).index_add(0, groups.answer, inner.count)[groups.answer]
+        whole = torch.where(whole > 0, whole, 1.0)
+        return GroupWeights(token=inner.token / whole, count=inner.count / whole)
 
 
 def _check_least(share: float) -> None:

@@ -44,7 +44,8 @@ class Problem:
     def independent_branch(self, *, words: float, pictures: float, generator: Generator) -> str:
         """Draw the branch to train on where words and pictures are each left out on their own.
 
-        Both left out is "unconditional", which is also what is left of a request of words alone without them.
+        Pictures are left out all together: branches that lack one of several are never drawn. Words and pictures both
+        left out is "unconditional", which is also what is left of a request of words alone without them.
 
         Args:
             words: probability that the words are left out.

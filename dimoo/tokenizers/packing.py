@@ -32,6 +32,16 @@ class Batch:
         """The batch on another device."""
         return Batch(ids=self.ids.to(device), group=self.group.to(device), lengths=self.lengths, targets=self.targets)
 
+    def answers(self) -> Tensor:
+        """int64 [G]: the first group of the document that each group is in."""
+        count = len(self.targets)
+        documents = torch.repeat_interleave(torch.tensor(self.lengths, device=self.group.device))
+        inside = self.group >= 0
+        owner = torch.zeros(count, dtype=torch.int64, device=self.group.device)
+        owner[self.group[inside]] = documents[inside]
+        first = torch.full((len(self.lengths),), count, device=owner.device)
+        return first.scatter_reduce(0, owner, torch.arange(count, device=owner.device), "amin")[owner]
+
     def sizes(self) -> Tensor:
         """int64 [G]: tokens of each group."""
         return torch.bincount(self.group[self.group >= 0], minlength=len(self.targets))

@@ -9,8 +9,8 @@ import torch
 from dimoo.backbone.layout import PackedLayout
 from dimoo.core.rng import generator
 from dimoo.denoise.objective import MaskedObjective, Noisy
-from dimoo.diffusion.corruption import ExactCount
-from dimoo.diffusion.loss import GroupMean, InverseShare, LossTerms, MaskedGroups, MeanOverMasked, ScheduleWeight
+from dimoo.diffusion.corruption import Bernoulli, ExactCount
+from dimoo.diffusion.loss import AnswerMean, InverseShare, LossTerms, MaskedGroups, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.schedules import Cosine, Linear
 from dimoo.diffusion.times import UniformTimes
 from dimoo.tokenizers.document import Document, Target, join
@@ -143,6 +143,7 @@ def joined(parts):
                 name: torch.cat([getattr(part.groups, name) for part in parts])
                 for name in ("progress", "share", "sizes")
             },
+            answer=batch.answers(),
         ),
     )
 
@@ -214,7 +215,7 @@ def test_a_document_alone_has_the_nll_that_it_has_in_a_pack(vocabulary, backbone
     torch.testing.assert_close(own.loss(backbone, alone).nll, whole[: len(alone.rows)], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("weight", [MeanOverMasked(), InverseShare(), GroupMean(weight=MeanOverMasked())])
+@pytest.mark.parametrize("weight", [MeanOverMasked(), InverseShare(), AnswerMean(weight=MeanOverMasked())])
 def test_kinds_weigh_on_both_sides_of_the_fraction(vocabulary, backbone, weight):
     """Against each group on its own."""
     own = objective(vocabulary, weight=weight, kind_weights={"image": 0.25, "padding": 0.0})
@@ -254,13 +255,29 @@ def test_a_pack_and_its_complement_learn_every_target_once(vocabulary, weight):
         assert own.count(noisy) + own.count(other) == int((noisy.batch.group >= 0).sum())
 
 
-def test_the_complement_has_the_same_expected_loss(vocabulary):
-    """For nll = the masked share of the group: each side of many pairs comes to the integral of m, which is 1 / 2."""
-    count, size = 4000, 40
+@pytest.mark.parametrize(
+    ("corruption", "size", "schedule"),
+    [
+        (ExactCount(), 40, Cosine()),
+        (Bernoulli(at_least_one=False), 40, Cosine()),
+        (Bernoulli(at_least_one=False), 6, Cosine()),
+        (Bernoulli(at_least_one=False), 6, Linear()),
+    ],
+)
+def test_the_complement_has_the_same_expected_loss(vocabulary, corruption, size, schedule):
+    """For nll = the masked share of the group: both sides of many pairs come to 1 / 2, under Bernoulli (n + 1) / 2n."""
+    count = 20_000
     words = Document.target([9] * size, TEXT)
-    own = objective(vocabulary, weight=ScheduleWeight(schedule=Cosine()), full_up_to=0)
+    own = objective(
+        vocabulary,
+        weight=ScheduleWeight(schedule=schedule),
+        full_up_to=0,
+        corruption=corruption,
+        schedule=schedule,
+    )
     noisy = own.corrupt(pack([words] * count), generator(0))
+    wanted = 0.5 if isinstance(corruption, ExactCount) else (size + 1) / (2 * size)
     for one in (noisy, own.complement(noisy)):
         shares = torch.bincount(one.groups.group, minlength=count) / size
         terms = own.weight(one.groups).terms(shares[one.groups.group], one.groups.group)
-        assert float(terms.mean()) == pytest.approx(0.5, abs=0.02)
+        assert float(terms.mean()) == pytest.approx(wanted, abs=0.025)

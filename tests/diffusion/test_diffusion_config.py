@@ -130,7 +130,7 @@ TABLE = [
         cfg.MeanOverMaskedConfig: ({}, {}),
         cfg.InverseShareConfig: ({}, {"least_share": 0.01}),
         cfg.ScheduleWeightConfig: ({}, {"least_share": 0.01}),
-        cfg.GroupMeanConfig: ({}, {"weight": {"kind": "mean_over_masked"}}),
+        cfg.AnswerMeanConfig: ({}, {"weight": {"kind": "mean_over_masked"}}),
     }),
     (cfg.DrawConfig, probe_draw, {
         cfg.GreedyConfig: ({}, {}),

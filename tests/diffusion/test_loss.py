@@ -10,7 +10,7 @@ from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.diffusion.corruption import Bernoulli, ExactCount
 from dimoo.diffusion.loss import (
-    GroupMean,
+    AnswerMean,
     Hits,
     InverseShare,
     MaskedGroups,
@@ -46,18 +46,36 @@ def test_each_weight_by_hand():
     assert terms_of(ScheduleWeight(schedule=Linear()), NLL, GROUPS).total.item() == pytest.approx(bound.total.item())
 
 
-def test_every_group_counts_once_in_a_group_mean():
+def test_every_answer_counts_once_in_an_answer_mean():
     """Group 0 has 4 targets of which 2 are masked, group 1 has 5 of which 1 is."""
-    mean = terms_of(GroupMean(weight=MeanOverMasked()), NLL, GROUPS)
+    mean = terms_of(AnswerMean(weight=MeanOverMasked()), NLL, GROUPS)
     assert (mean.total.item(), mean.count.item()) == (pytest.approx(1.5 + 3.0), 2)
-    answers = terms_of(GroupMean(weight=InverseShare()), NLL, GROUPS)
+    answers = terms_of(AnswerMean(weight=InverseShare()), NLL, GROUPS)
     assert answers.total.item() == pytest.approx((1 + 2) / 0.5 / 4 + 3 / 0.2 / 5)
     assert answers.count.item() == 2
 
 
+def test_groups_of_one_document_are_one_answer():
+    """Words and their padding in one document, a picture in another."""
+    groups = MaskedGroups(
+        group=torch.tensor([0, 1, 1, 2]),
+        progress=torch.full((3,), 0.5),
+        share=torch.tensor([0.25, 0.5, 0.5]),
+        sizes=torch.tensor([4, 4, 2]),
+        answer=torch.tensor([0, 0, 2]),
+    )
+    nll = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    mean = terms_of(AnswerMean(weight=MeanOverMasked()), nll, groups)
+    assert mean.total.item() == pytest.approx((1 + 2 + 3) / 3 + 4)
+    assert mean.count.item() == pytest.approx(2)
+    taught = terms_of(AnswerMean(weight=InverseShare()), nll, groups)
+    assert taught.total.item() == pytest.approx((1 / 0.25 + 2 / 0.5 + 3 / 0.5) / 8 + 4 / 0.5 / 2)
+    assert taught.count.item() == pytest.approx(2)
+
+
 def test_a_group_without_masks_is_in_no_mean():
     groups = replace(GROUPS, group=torch.tensor([1]))
-    mean = terms_of(GroupMean(weight=MeanOverMasked()), NLL[:1], groups)
+    mean = terms_of(AnswerMean(weight=MeanOverMasked()), NLL[:1], groups)
     assert (mean.total.item(), mean.count.item()) == (1.0, 1)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimoo.core.rng import generator
-from dimoo.diffusion.loss import GroupMean, InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight
+from dimoo.diffusion.loss import AnswerMean, InverseShare, MaskedGroups, MeanOverMasked, ScheduleWeight
 from dimoo.diffusion.schedules import Cosine
 
 WEIGHTS = st.sampled_from(
@@ -14,7 +14,7 @@ WEIGHTS = st.sampled_from(
         MeanOverMasked(),
         InverseShare(),
         ScheduleWeight(schedule=Cosine()),
-        *map(lambda w: GroupMean(weight=w), (MeanOverMasked(), InverseShare())),
+        *map(lambda w: AnswerMean(weight=w), (MeanOverMasked(), InverseShare())),
     ]
 )
 

@@ -54,6 +54,7 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) 
                 "recompute=all",
                 "run.devices=1",
                 "run.nodes=1",
+                "run.checkpoints=whole",
             ),
         ),
         "world_all": (f"image_tokenizer={folder / 'more'}", f"warm_start={first}", "backbone.vocab_size=1072"),

@@ -5,32 +5,42 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from llada_like import llada_like
 from safetensors.torch import load_file
-from tiny_recipes import Tiny, before_step, checkpoint
+from tiny_recipes import Tiny, before_step, checkpoint, of_text
 from torch.testing import assert_close
 
 from dimoo.core.errors import ConfigError, TrainingError
 from recipes.diffusion import DiffusionModule
 from recipes.processes import first_process
 from recipes.run import export_run, run
-from recipes.saving import last_checkpoint, read_checkpoint, steps_of
+from recipes.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, read_checkpoint, steps_of
 
 HERE = Path(__file__).parent
 PLAIN = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def two(launcher: list[str], folder: Path, image_tokenizer: Path, *changes: str, steps: int = 7) -> None:
+def two(
+    launcher: list[str],
+    folder: Path,
+    image_tokenizer: Path,
+    *changes: str,
+    steps: int = 7,
+    recipe: str = "world_base",
+) -> None:
     """Run a recipe in two processes on the CPU, `steps` of 7 steps."""
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     done = subprocess.run(
-        [*launcher, str(HERE / "processes.py"), "world_base", str(folder), str(image_tokenizer), *changes],
+        [*launcher, str(HERE / "processes.py"), recipe, str(folder), str(image_tokenizer), *changes],
         env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -90,7 +100,9 @@ def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
     whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6"))
     folder = whole.parent
     changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6"]
-    two(TORCHRUN, folder, image_tokenizer, *changes, "run.checkpoints=parts")
+    changes.append("run.checkpoints=parts")
+    two(TORCHRUN, folder, image_tokenizer, *changes, "--stop-after", "4", steps=4)
+    two(TORCHRUN, folder, image_tokenizer, *changes, "--resume")
     assert_same(whole, folder / "parts")
     assert [path.name for path in (folder / "parts/checkpoints").iterdir()] == ["last.ckpt"]
     assert (folder / "parts/checkpoints/last.ckpt").is_dir()
@@ -107,16 +119,58 @@ def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["parts", "whole"])
-def test_parts_go_on_from_parts(kind: str, tiny: Tiny, image_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6"))
+@pytest.mark.parametrize(("first", "then"), [("parts", "whole"), ("whole", "parts"), ("whole", "whole")])
+@pytest.mark.parametrize("phase", [(), ("new_rows_steps=5",)])
+def test_sharded_runs_go_on_from_either_kind_of_checkpoint(
+    first: str, then: str, phase: tuple[str, ...], tiny: Tiny, image_tokenizer: Path, tmp_path: Path
+) -> None:
+    """Also in the middle of a phase in which but the rows of new ids are trained."""
+    if phase:
+        talker = llada_like().save(tmp_path / "talker")
+        phase = (*of_text(talker), *phase)
+    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6", *phase))
     folder = whole.parent
-    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6"]
-    changes.append(f"run.checkpoints={kind}")
-    two(TORCHRUN, folder, image_tokenizer, *changes, "--stop-after", "4", steps=4)
+    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6", *phase]
+    begun = [*changes, f"run.checkpoints={first}"]
+    two(TORCHRUN, folder, image_tokenizer, *begun, "--stop-after", "4", steps=4)
     assert steps_of(last_checkpoint(folder / "parts")) == 4
-    two(TORCHRUN, folder, image_tokenizer, *changes, "--resume")
+    two(TORCHRUN, folder, image_tokenizer, *changes, f"run.checkpoints={then}", "--resume")
     assert_same(whole, folder / "parts")
+    assert [path.name for path in (folder / "parts/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_while_a_checkpoint_takes_the_place_of_another_one_of_them_is_found(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off before each of its operations on files, the last of them included."""
+    path = checkpoint_path(tmp_path)
+    new = path.with_suffix(NEW)
+    for place, steps in ((path, 2), (new, 4)):
+        place.mkdir(parents=True)
+        torch.save({"steps_done": steps, "guard": {}}, place / META)
+    done: list[str] = []
+
+    def broken_off(name: str, original: Any) -> Any:
+        def call(*inputs: Any, **named: Any) -> Any:
+            if len(done) == after:
+                raise ConnectionError("power cut")
+            done.append(name)
+            return original(*inputs, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", broken_off("rename", Path.rename))
+        patch.setattr("shutil.rmtree", broken_off("rmtree", shutil.rmtree))
+        try:
+            exchange(new, path)
+        except ConnectionError:
+            assert after < 3
+    assert steps_of(last_checkpoint(tmp_path)) == (2 if after < 2 else 4)
+    if after == 3:
+        assert done == ["rename", "rename", "rmtree"]
+        assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_more_packs_than_examples_are_refused(tiny: Tiny) -> None:

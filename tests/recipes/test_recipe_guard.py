@@ -63,6 +63,16 @@ def test_too_many_in_a_row_end_the_run_and_others_do_not() -> None:
         guard.skips(9.0)
 
 
+def test_the_row_goes_on_over_a_checkpoint() -> None:
+    guard = SpikeGuard(2.0)
+    for norm in [1.0] * 20 + [9.0] * 20:
+        guard.skips(norm)
+    again = SpikeGuard(2.0)
+    again.load(guard.state())
+    with pytest.raises(TrainingError, match=r"21 steps in a row"):
+        again.skips(9.0)
+
+
 def test_without_a_setting_nothing_is_left_out() -> None:
     guard = SpikeGuard()
     assert not any(guard.skips(norm) for norm in [1.0] * 50 + [1e30])

@@ -127,7 +127,7 @@ CHOICES = (
     (),
     ("complementary=true",),
     ('loss_weight={"kind":"schedule_weight"}', 'corruption={"kind":"bernoulli"}'),
-    ('loss_weight={"kind":"group_mean","weight":{"kind":"schedule_weight"}}', 'kind_weights={"padding":0.3}'),
+    ('loss_weight={"kind":"answer_mean","weight":{"kind":"schedule_weight"}}', 'kind_weights={"padding":0.3}'),
 )
 
 

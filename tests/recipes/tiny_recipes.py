@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import dimoo
 from dimoo.core.config import override
 from recipes import registry
 from recipes.config import Recipe
@@ -55,6 +56,19 @@ def cut(name: str, folder: Path, image_tokenizer: Path, *changes: str) -> Recipe
     recipe = registry.get(name)
     own = TOKENIZER if recipe.kind == "tokenizer" else (*DIFFUSION, f"image_tokenizer={image_tokenizer}")
     return override(recipe, [*COMMON, *own, f"run.folder={folder}", *changes])
+
+
+def of_text(talker: Path, codes: int = 32, added: int = 10) -> tuple[str, ...]:
+    """Changes that let a recipe start from a text-only checkpoint, with some rows to spare."""
+    before = dimoo.load(talker)
+    shape = before.config.backbone.model_copy(update={"vocab_size": before.prompts.text.size + added + 6 + codes})
+    return (
+        f"warm_start={talker}",
+        "text_tokenizer=warm_start",
+        f"backbone={shape.model_dump_json()}",
+        "mixture.question_tokens=24",
+        "mixture.caption_tokens=128",
+    )
 
 
 def checkpoint(run: Path) -> dict[str, Any]:

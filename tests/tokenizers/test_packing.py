@@ -109,3 +109,16 @@ def test_first_fit_by_hand():
     assert first_fit([], 10) == []
     with pytest.raises(DataError, match="number 1 has length 11, more than the 10"):
         first_fit([3, 11], 10)
+
+
+@settings(deadline=None, max_examples=60)
+@given(documents())
+def test_groups_of_a_document_are_one_answer(docs):
+    batch = pack(docs)
+    if not batch.targets:
+        return
+    wanted, first = [], 0
+    for document in sorted(docs, key=len):
+        wanted += [first] * len(document.targets)
+        first += len(document.targets)
+    assert batch.answers().tolist() == wanted
