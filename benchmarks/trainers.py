@@ -39,6 +39,7 @@ class Meter:
         self.cpu_seconds: list[float] = []
         self.tokens: list[int] = []
         self.losses: list[float] = []
+        self.head_rows: list[int] = []
         self._before, self._cpu_before = 0.0, 0.0
 
     def begin(self) -> None:
@@ -48,13 +49,14 @@ class Meter:
         self._before, self._cpu_before = sum(self.clock.seconds.values()), time.process_time()
         self.clock.start(REST)
 
-    def end(self, tokens: int, loss: float) -> None:
-        """It has ended, has learnt from so many tokens, and knew them so badly."""
+    def end(self, tokens: int, loss: float, head_rows: int) -> None:
+        """It has ended, has learnt from so many tokens, knew them so badly, and made logits for so many positions."""
         self.clock.stop()
         self.seconds.append(sum(self.clock.seconds.values()) - self._before)
         self.cpu_seconds.append(time.process_time() - self._cpu_before)
         self.tokens.append(tokens)
         self.losses.append(loss)
+        self.head_rows.append(head_rows)
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer's steps be a part."""
@@ -69,6 +71,7 @@ class Meter:
             "step_seconds": statistics.median(seconds),
             "step_cpu_seconds": statistics.median(self.cpu_seconds[WARM_UP:]),
             "loss": self.losses[-1],
+            "head_rows": statistics.median(self.head_rows[WARM_UP:]),
             "parts": {part: self.clock.seconds.get(part, 0.0) / len(seconds) for part in PARTS},
             "all_seconds": self.seconds,
             "all_tokens": self.tokens,
@@ -97,7 +100,7 @@ def train_naively(recipe: DiffusionRecipe) -> Meter:
         padded = naive_trainer.pad(pack, pad_id)
         meter.begin()
         loss = naive_trainer.step(backbone, optimizer, padded, clip=clip, bf16=bf16, clock=meter.clock)
-        meter.end(pack.ids.numel(), loss)
+        meter.end(pack.ids.numel(), loss, padded.ids.numel())
     return meter
 
 
@@ -132,12 +135,14 @@ class _Watched(L.Callback):
     def __init__(self, stack: ExitStack) -> None:
         super().__init__()
         self._stack = stack
+        self._rows: list[int] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make all packs, and let the clock follow the parts of a step."""
         assert isinstance(pl_module, DiffusionModule)
         self.meter = Meter(pl_module.device)
         clock, made = self.meter.clock, [pl_module.corrupted(step) for step in range(pl_module.recipe.run.steps)]
+        self._rows = [sum(pack.rows.numel() for pack in packs) for packs in made]
         backward, head = clock.timed("backward", pl_module.manual_backward), clock.timed("head", chunked_nll)
         self._stack.enter_context(patch.object(pl_module, "corrupted", made.__getitem__))
         self._stack.enter_context(patch.object(pl_module, "manual_backward", backward))
@@ -154,4 +159,4 @@ class _Watched(L.Callback):
         """It has ended."""
         del trainer
         assert isinstance(pl_module, DiffusionModule)
-        self.meter.end(pl_module.items, pl_module.values["loss"])
+        self.meter.end(pl_module.items, pl_module.values["loss"], self._rows[pl_module.steps_done - 1])

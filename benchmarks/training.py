@@ -239,7 +239,7 @@ def table(report: dict[str, Any]) -> Table:
     title += f"{report['documents']} documents a step, {report['shape']['vocab_size']:,} ids"
     made = Table(title=title, caption="\n".join(_said(report)), caption_justify="left")
     made.add_column("trainer")
-    for name in ("threads", "tokens/s", "s/step", "CPU s/step", "peak, GB", "loss", *PARTS):
+    for name in ("threads", "tokens/s", "s/step", "CPU s/step", "peak, GB", "head rows", "loss", *PARTS):
         made.add_column(name, justify="right")
     for row in report["rows"]:
         spent = sum(row["parts"].values())
@@ -250,6 +250,7 @@ def table(report: dict[str, Any]) -> Table:
             f"{row['step_seconds']:.3f}",
             f"{row['step_cpu_seconds']:.3f}",
             f"{row['peak_bytes'] / 1e9:.2f}",
+            f"{row['head_rows']:,.0f}",
             f"{row['loss']:.4f}",
             *(f"{row['parts'][part] / spent:.0%}" for part in PARTS),
         )

@@ -103,10 +103,10 @@ def test_the_naive_trainer_takes_a_step_in_one_piece() -> None:
 def test_speed_is_the_median_of_the_steps_after_the_first() -> None:
     meter = Meter(torch.device("cpu"))
     meter.seconds, meter.tokens, meter.losses = [100.0, 1.0, 2.0, 4.0], [1, 30, 100, 80], [3.0, 2.0, 1.0, 0.5]
-    meter.cpu_seconds = [90.0, 0.5, 3.0, 1.5]
+    meter.cpu_seconds, meter.head_rows = [90.0, 0.5, 3.0, 1.5], [9, 3, 5, 4]
     report = meter.report()
     assert (report["tokens_per_s"], report["step_seconds"], report["loss"]) == (30.0, 2.0, 0.5)
-    assert report["step_cpu_seconds"] == 1.5
+    assert (report["step_cpu_seconds"], report["head_rows"]) == (1.5, 4)
 
 
 def test_the_recipe_is_the_last_phase_of_the_world(tiny: Tiny) -> None:
@@ -140,6 +140,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert row["parts"].keys() == set(PARTS)
     assert report["ratios"] == {key: ours[key] / naive[key] for key in ("tokens_per_s", "peak_bytes")}
     assert report["loss_difference"] < 1e-5
+    assert sliced["head_rows"] == ours["head_rows"] < naive["head_rows"], "masked positions alone"
     assert sliced["loss"] < ours["loss"], "fewer ids to choose from"
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*TRAINERS, *PARTS, "ours over naive"))
