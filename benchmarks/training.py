@@ -18,7 +18,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,27 +233,31 @@ def compared(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+SHOWN: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "threads": lambda row: str(row["threads"] * row["processes"]),
+    "tokens/s": lambda row: f"{row['tokens_per_s']:,.0f}",
+    "s/step": lambda row: f"{row['step_seconds']:.3f}",
+    "CPU s/step": lambda row: f"{row['step_cpu_seconds']:.3f}",
+    "peak, GB": lambda row: f"{row['peak_bytes'] / 1e9:.2f}",
+    "head rows": lambda row: f"{row['head_rows']:,.0f}",
+    "loss": lambda row: f"{row['loss']:.4f}",
+}
+"""What is shown of a row, by its name."""
+
+
 def table(report: dict[str, Any]) -> Table:
-    """One line per trainer, and what follows from them below."""
+    """One column per trainer, and what follows from them below."""
     title = "{device}, torch {torch}, ".format(**report["machine"]) + f"{report['precision']}, "
     title += f"{report['documents']} documents a step, {report['shape']['vocab_size']:,} ids"
-    made = Table(title=title, caption="\n".join(_said(report)), caption_justify="left")
-    made.add_column("trainer")
-    for name in ("threads", "tokens/s", "s/step", "CPU s/step", "peak, GB", "head rows", "loss", *PARTS):
-        made.add_column(name, justify="right")
-    for row in report["rows"]:
-        spent = sum(row["parts"].values())
-        made.add_row(
-            row["trainer"],
-            str(row["threads"] * row["processes"]),
-            f"{row['tokens_per_s']:,.0f}",
-            f"{row['step_seconds']:.3f}",
-            f"{row['step_cpu_seconds']:.3f}",
-            f"{row['peak_bytes'] / 1e9:.2f}",
-            f"{row['head_rows']:,.0f}",
-            f"{row['loss']:.4f}",
-            *(f"{row['parts'][part] / spent:.0%}" for part in PARTS),
-        )
+    made = Table(title=title, title_justify="left", caption="\n".join(_said(report)), caption_justify="left")
+    made.add_column("")
+    rows = report["rows"]
+    for row in rows:
+        made.add_column(row["trainer"], justify="right")
+    for name, told in SHOWN.items():
+        made.add_row(name, *(told(row) for row in rows))
+    for part in PARTS:
+        made.add_row(part, *(f"{row['parts'][part] / sum(row['parts'].values()):.0%}" for row in rows))
     return made
 
 
