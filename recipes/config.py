@@ -39,8 +39,8 @@ class OptimizerConfig(StrictConfig):
 class RunConfig(StrictConfig):
     """Length, bookkeeping and precision of a run."""
 
-    name: str = Field(min_length=1)
-    """Folder of the run inside `folder`."""
+    name: str = Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")
+    """Folder of the run inside `folder`: a name, no path."""
     folder: str = "runs"
     seed: int = Field(default=0, ge=0)
     steps: int = Field(gt=0)

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import os
 
+from dimoo.core.errors import ConfigError
+
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Environment variables that torchrun, Lightning and SLURM say it in."""
+
+
+def require_all(processes: int) -> None:
+    """See that a launcher has started as many processes as a run has.
+
+    Raises:
+        ConfigError: torchrun, say, has started another number: each would train alone.
+    """
+    started = int(os.environ.get("WORLD_SIZE", processes))
+    if started != processes:
+        raise ConfigError(
+            f"the launcher has started {started} processes, but run.devices x run.nodes is {processes}; set"
+            " run.devices to those of a machine and run.nodes to the machines"
+        )
 
 
 def first_process() -> bool:

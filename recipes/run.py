@@ -19,7 +19,7 @@ from dimoo.core.config import override
 from dimoo.core.errors import ConfigError, DimooError
 from recipes import registry
 from recipes.config import Recipe
-from recipes.processes import first_process
+from recipes.processes import first_process, require_all
 
 CONFIG = "recipe.json"
 Weights = Literal["average", "last"]
@@ -94,6 +94,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
     from recipes.saving import last_checkpoint, steps_of
     from recipes.trainer import fit, make_trainer, run_folder, sharded
 
+    require_all(recipe.run.devices * recipe.run.nodes)
     folder = run_folder(recipe.run)
     path = last_checkpoint(folder)
     done = steps_of(path) if resume else 0

@@ -91,9 +91,12 @@ class Start:
         """
         checkpoint = Checkpoint.open(resolve(str(self.recipe.warm_start)))
         rows, total = checkpoint.backbone_config().vocab_size, self.recipe.backbone.vocab_size
-        if rows == total and self.recipe.text_tokenizer != OF_WARM_START:
-            return rows
         parts = checkpoint.parts()
+        if self.recipe.text_tokenizer != OF_WARM_START and parts.text.fingerprint != self.text.fingerprint:
+            raise ConfigError(
+                f"{self.recipe.warm_start!r} has another text tokenizer than {self.recipe.text_tokenizer!r}: its rows"
+                " stand for other words; set text_tokenizer to warm_start"
+            )
         if not parts.config.vocabulary.modalities:
             return parts.text.size
         text_size = parts.config.vocabulary.text_size

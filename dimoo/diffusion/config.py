@@ -141,7 +141,7 @@ class AnswerMeanConfig(StrictConfig):
     """Every answer counts the same, however long it is."""
 
     kind: Literal["answer_mean"] = "answer_mean"
-    weight: TokenWeightConfig = InverseShareConfig()
+    weight: TokenWeightConfig = ScheduleWeightConfig()
     """Of the tokens of an answer."""
 
 

@@ -156,3 +156,22 @@ def test_something_must_weigh(tiny: Tiny) -> None:
     nothing = 'kind_weights={"text":0.0,"padding":0.0,"image":0.0}'
     with pytest.raises(ConfigError, match=r"kind_weights is 0 for text, padding, image: nothing would be learnt"):
         diffusion_module(DiffusionRecipe.model_validate(tiny("world_base", nothing)))
+
+
+def test_rows_that_stand_for_other_words_are_not_taken_over(tiny: Tiny, talker: Path) -> None:
+    shape = text_start(talker, CODES, ADDED)[2]
+    recipe = tiny("pretrain", f"warm_start={talker}", shape, "backbone.vocab_size=1200")
+    with pytest.raises(ConfigError, match=r"has another text tokenizer than 'mini'.*set text_tokenizer to warm_start"):
+        diffusion_module(DiffusionRecipe.model_validate(recipe))
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", "."])
+def test_a_run_stays_in_its_folder(tiny: Tiny, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.name"):
+        tiny("world_base", f"run.name={name}")
+
+
+def test_as_many_processes_as_were_started(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"has started 2 processes, but run.devices x run.nodes is 1"):
+        run(tiny("world_base"))
