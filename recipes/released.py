@@ -1,4 +1,4 @@
-"""The paper's stages at 8B: its rates and batches (SPEC section 3), on data of your own. Nobody has its 110M examples.
+"""The paper's stages at 8B: its rates and batches (SPEC section 3), on data of your own.
 
 Each takes `source` (a JSONL file or what `dimoo encode` made of one, docs/training.md) and the number of devices and
 machines. `--estimate` says what a process holds. They have not been run at this size: no score stands beside them.

@@ -1,4 +1,4 @@
-"""The paper's stages on the built-in world: a model like the bundled one from nothing, by two commands or three."""
+"""The paper's stages on the built-in world: from nothing, by two commands or three."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tokenizer_vq() -> TokenizerRecipe:
     """An image tokenizer for every task of the world from scratch: 8x8 pixel patches, 6,144 learned codes.
 
     Command: python -m recipes.run tokenizer_vq
-    Hardware, time: about half an hour on one core (`world_tokenizer` and `world_all_tokenizer` made the bundled one)
+    Hardware, time: not measured (`world_tokenizer` and `world_all_tokenizer` made the bundled one)
     """
     base = world_tokenizer()
     shown = {task: weight for task, weight in ALL_TASKS.items() if task != "chat"}
@@ -84,7 +84,7 @@ def midtrain() -> DiffusionRecipe:
     """Stage II: every task of the world, the answer alone masked, at the larger sizes.
 
     Command: python -m recipes.run midtrain
-    Hardware, time: as `sft`, of which it is the first half
+    Hardware, time, scores: not measured
     """
     base = pretrain()
     return base.model_copy(

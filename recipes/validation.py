@@ -128,9 +128,10 @@ def bound_objective(objective: MaskedObjective) -> MaskedObjective:
 def corrupted(
     module: DiffusionModule, objective: MaskedObjective, source: Source, numbers: Sequence[int], index: int
 ) -> Noisy:
-    """The pack of examples `TOGETHER` x index and those after it, with their whole conditions."""
+    """The pack of examples `TOGETHER` x index and those after it, with their whole conditions and answers."""
     places = range(len(numbers))[TOGETHER * index : TOGETHER * (index + 1)]
-    builder = replace(module.builder, mixture=module.builder.mixture.model_copy(update={"dropout": 0.0}))
+    whole = module.builder.mixture.model_copy(update={"dropout": 0.0, "text_block": None})
+    builder = replace(module.builder, mixture=whole)
     with torch.autocast(module.device.type, enabled=False):  # codes as the tokenizer gives them to users
         documents = builder.build(
             [source.example(numbers[place]) for place in places],

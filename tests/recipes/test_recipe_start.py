@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -149,7 +151,13 @@ def test_from_names_a_checkpoint_or_a_run(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_spike_guard_begins_anew_where_more_is_trained(tiny: Tiny, talker: Path) -> None:
     """The norm of all gradients is several times that of the new rows', and no spike."""
-    run(of_text(tiny, talker, "new_rows_steps=15", "optimizer.spike=3", "run.steps=40"))
+    folder = run(of_text(tiny, talker, "new_rows_steps=15", "optimizer.spike=3", "run.steps=40"))
+    with (folder / "csv/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    norms = [float(row["grad_norm"]) for row in rows]
+    assert min(norms[15:20]) > 3 * median(norms[:15]), "else a guard that goes on would not mind either"
+    assert rows[20]["skipped"] == "0.0"
 
 
 def test_something_must_weigh(tiny: Tiny) -> None:
