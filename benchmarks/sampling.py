@@ -46,8 +46,8 @@ def open_model(*, random: bool) -> Dimoo:
     if not random:
         return load("mini", device=device)
     from recipes import registry
-    from recipes.assemble import diffusion_module, model_of
     from recipes.config import DiffusionRecipe
+    from recipes.learning.assemble import diffusion_module, model_of
 
     recipe = registry.get("world_base")
     assert isinstance(recipe, DiffusionRecipe)

@@ -16,10 +16,10 @@ from benchmarks import naive_trainer
 from benchmarks.timing import REST, Clock
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.loss import chunked_nll
-from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.trainer import fit, precision, strategy
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.running.trainer import fit, precision, strategy
 
 WARM_UP = 1
 """Steps at first that do not count."""

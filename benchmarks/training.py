@@ -36,9 +36,9 @@ from dimoo.core.config import override
 from dimoo.core.errors import BackendError, ConfigError, TrainingError
 from recipes import registry
 from recipes.config import DiffusionRecipe
-from recipes.estimate import estimate
 from recipes.processes import first_process
-from recipes.trainer import precision
+from recipes.running.estimate import estimate
+from recipes.running.trainer import precision
 
 VOCABULARY = 134_548
 CHUNK = 128
@@ -192,7 +192,7 @@ def peak(*, cuda: bool) -> Iterator[dict[str, int]]:
 
 
 def efficiency(recipe: DiffusionRecipe, tokens_per_s: float, peak_flops: float | None) -> dict[str, float]:
-    """MFU = operations per token (`recipes.estimate`) x tokens per second / operations that the device could do.
+    """MFU = operations per token (`recipes.running.estimate`) x tokens per second / what the device could do.
 
     Args:
         recipe: what was measured, in one process.

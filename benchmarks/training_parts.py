@@ -14,7 +14,7 @@ from benchmarks.timing import REST, Clock, counted, watch
 from dimoo.core.config import override
 from dimoo.diffusion.loss import chunked_nll
 from recipes import registry
-from recipes.diffusion import DiffusionModule
+from recipes.learning.diffusion import DiffusionModule
 from recipes.run import run
 
 WARM_UP = 2

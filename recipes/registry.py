@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dimoo.core.errors import ConfigError
-from recipes import lora, released, stages, world
 from recipes.config import Recipe
+from recipes.named import lora, released, stages, world
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_tokenizer": world.world_tokenizer,

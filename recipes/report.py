@@ -15,11 +15,12 @@ from rich.console import Console
 
 from dimoo.core.errors import ConfigError, DimooError
 from dimoo.evaluation.page import inline, page, table
-from recipes import logs, registry
+from recipes import registry
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
-from recipes.curves import Points, plot
-from recipes.environment import read_environment
-from recipes.run import CONFIG, leaves
+from recipes.running.claim import CONFIG, leaves
+from recipes.running.environment import read_environment
+from recipes.watching import logs
+from recipes.watching.curves import Points, plot
 
 FILE = "report.html"
 CURVES = {

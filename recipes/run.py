@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 
@@ -21,17 +20,7 @@ from recipes import registry
 from recipes.config import Recipe
 from recipes.processes import first_process, require_all
 
-CONFIG = "recipe.json"
 Weights = Literal["average", "last"]
-BOOKKEEPING = frozenset(
-    {f"run.{name}" for name in ("folder", "name", "log_every", "save_every", "sample_every")}
-    | {f"run.{name}" for name in ("validate_every", "validate_examples", "peak_tflops")}
-    | {"compile", "recompute", "pack_tokens"}
-)
-PROCESSES = frozenset({"run.parallel", "run.checkpoints"})
-"""Settings that may change when a run goes on: what is learnt does not depend on them, but for rounding."""
-DEALT = frozenset({"run.devices", "run.nodes", "accumulate"})
-"""And these, if their product stays: into so many packs a step's examples are dealt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,14 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.resume:
                 raise ConfigError("--from starts a run and --resume goes on with one; give one of them")
             recipe = _started_from(recipe, options.start)
-        if isinstance(options.resume, Path):
-            recipe = _of_run(options.resume, recipe)
+        for place in (options.resume, options.export):
+            if isinstance(place, Path):
+                from recipes.running.claim import recipe_of
+
+                recipe = recipe_of(place, recipe)
         recipe = override(recipe, options.set)
         if options.print:
             sys.stdout.write(recipe.model_dump_json(indent=2) + "\n")
             return 0
         if options.estimate:
-            from recipes.estimate import estimate
+            from recipes.running.estimate import estimate
 
             Console(highlight=False).print(estimate(recipe).table())
             if not options.dry_run:
@@ -87,12 +79,13 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
         TrainingError: the loss is not finite, or the run was stopped from outside; nothing is exported.
     """
     # Lightning takes seconds to import; --print and --help do without.
-    from recipes.assemble import build_module, export
-    from recipes.environment import note_environment
-    from recipes.pictures import callbacks
+    from recipes.learning.assemble import build_module, export
     from recipes.report import write_report
-    from recipes.saving import last_checkpoint, steps_of
-    from recipes.trainer import fit, make_trainer, run_folder, sharded
+    from recipes.running.claim import claim
+    from recipes.running.environment import note_environment
+    from recipes.running.saving import last_checkpoint, steps_of
+    from recipes.running.trainer import fit, make_trainer, run_folder, sharded
+    from recipes.watching.pictures import callbacks
 
     require_all(recipe.run.devices * recipe.run.nodes)
     folder = run_folder(recipe.run)
@@ -104,7 +97,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
             " run.parallel as they were, or --export it and start from the export"
         )
     if not dry and first_process():
-        _claim(recipe, folder, resume=resume)
+        claim(recipe, folder, resume=resume)
     module = build_module(recipe)
     extras = callbacks(recipe, module.source, folder, dry=dry)
     if dry:
@@ -138,22 +131,23 @@ def export_run(recipe: Recipe, weights: Weights = "average") -> Path:
         ConfigError: the recipe differs from that of the run.
         CheckpointError: there is no checkpoint.
     """
-    from recipes.saving import last_checkpoint, steps_of
-    from recipes.trainer import run_folder
+    from recipes.running.claim import CONFIG, require_same
+    from recipes.running.saving import last_checkpoint, steps_of
+    from recipes.running.trainer import run_folder
 
     folder = run_folder(recipe.run)
     steps_of(last_checkpoint(folder))
-    _compare(folder / CONFIG, recipe)
+    require_same(folder / CONFIG, recipe)
     _export(recipe, folder, weights)
     return folder
 
 
 def _export(recipe: Recipe, folder: Path, weights: Weights = "average") -> None:
     """From the checkpoint, which has the weights whole, whatever part of them a process held."""
-    from recipes.assemble import build_module, export
-    from recipes.averaging import load_averages
-    from recipes.diffusion import DiffusionModule
-    from recipes.saving import last_checkpoint, read_checkpoint
+    from recipes.learning.assemble import build_module, export
+    from recipes.learning.averaging import load_averages
+    from recipes.learning.diffusion import DiffusionModule
+    from recipes.running.saving import last_checkpoint, read_checkpoint
 
     state = read_checkpoint(last_checkpoint(folder))
     module = build_module(recipe)
@@ -177,72 +171,10 @@ def _started_from(recipe: Recipe, place: str) -> Recipe:
 
 def _begun(recipe: Recipe) -> bool:
     """Whether there is a checkpoint to go on from."""
-    from recipes.saving import last_checkpoint
-    from recipes.trainer import run_folder
+    from recipes.running.saving import last_checkpoint
+    from recipes.running.trainer import run_folder
 
     return last_checkpoint(run_folder(recipe.run)).exists()
-
-
-def _of_run(folder: Path, recipe: Recipe) -> Recipe:
-    """The settings of the run in a folder, which may have been moved since.
-
-    Raises:
-        ConfigError: there is no run, or it is one of another kind of recipe.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no run in {str(folder)!r}: it has no {CONFIG}; give the folder of a run, as runs/NAME"
-        )
-    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
-        raise ConfigError(
-            f"the run in {str(folder)!r} is of another kind than {recipe.kind!r}; name a recipe of its kind"
-        )
-    found = type(recipe).load(path)
-    place = {"folder": str(folder.parent), "name": folder.resolve().name}
-    return found.model_copy(update={"run": found.run.model_copy(update=place)})
-
-
-def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    """Write the resolved recipe into the run folder, or check it against the one there."""
-    from recipes.saving import last_checkpoint
-
-    path = folder / CONFIG
-    if not resume and last_checkpoint(folder).exists():
-        raise ConfigError(
-            f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name="
-        )
-    if resume and path.is_file():
-        _compare(path, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(path)
-
-
-def _compare(path: Path, recipe: Recipe) -> None:
-    changed = [name for name in _changes(path, recipe) if name not in BOOKKEEPING | PROCESSES]
-    if changed:
-        raise ConfigError(
-            f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
-            + (", or keep the product of accumulate, run.devices and run.nodes" if DEALT & set(changed) else "")
-        )
-
-
-def _changes(path: Path, recipe: Recipe) -> list[str]:
-    """The settings in which a recipe differs from the one in a file."""
-    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
-        return ["kind"]
-    before, now = (leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
-    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-    packs, wanted = (math.prod(values.get(name, 1) for name in DEALT) for values in (before, now))
-    return sorted(changed - DEALT if packs == wanted else changed)
-
-
-def leaves(values: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by their paths, as "run.steps"."""
-    if isinstance(values, dict):
-        nested = [leaves(value, f"{name}.{key}" if name else key) for key, value in values.items()]
-        return {path: value for entry in nested for path, value in entry.items()}
-    return {name: values}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,7 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         "--requeue", action="store_true", help="go on from the run's last checkpoint if there is one, else start"
     )
     what.add_argument(
-        "--export", action="store_true", help="write what the run's last checkpoint holds to its export folder"
+        "--export",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="RUN",
+        help="write what the run's last checkpoint holds to its export folder; RUN: of the run in that folder",
     )
     return parser
 

@@ -40,6 +40,7 @@ def test_the_contract_holds() -> None:
         ("dimoo/diffusion/orders.py", "import dimoo.backbone.model", "imports point down"),
         ("dimoo/extra.py", "", "imports point down"),
         ("dimoo/tasks/engine.py", "import lightning", "lightning only in recipes"),
+        ("recipes/named/world.py", "import recipes.learning.steps", "recipes import down"),
         ("dimoo/data/build.py", "import recipes.config", "recipes are used by nothing but the train command"),
     ],
 )

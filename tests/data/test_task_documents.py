@@ -35,7 +35,7 @@ from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
 from dimoo.weights.hub import MINI
 from dimoo.weights.layout import TEXT
-from recipes.world import ALL_TASKS, SYSTEMS, TASKS, mini_world, world_all
+from recipes.named.world import ALL_TASKS, SYSTEMS, TASKS, mini_world, world_all
 
 CODES = 64
 MIXTURE = world_all().mixture

@@ -12,7 +12,7 @@ from dimoo.data.world import Entity, Scene, WorldConfig, region, render
 from dimoo.data.world.atlas import lexicon
 from dimoo.data.world.edits import EDITS, Edit, draw_edit
 from dimoo.data.world.sample import Split
-from recipes.world import mini_world
+from recipes.named.world import mini_world
 
 WORLD = mini_world()
 SEEDS = 60

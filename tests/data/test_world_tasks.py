@@ -28,7 +28,7 @@ from dimoo.data.world.render import on_color
 from dimoo.data.world.styles import stylise
 from dimoo.data.world.tasks import KINDS, task_case
 from dimoo.presets.tasks import STANDARD
-from recipes.world import mini_world
+from recipes.named.world import mini_world
 
 WORLD = mini_world()
 TASK_OF = {kind: task for task, kinds in KINDS.items() for kind in kinds}

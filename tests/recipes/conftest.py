@@ -11,9 +11,10 @@ from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
 from dimoo.tokenizers.image.extend import extended
 from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
-from recipes import registry, start
-from recipes.assemble import diffusion_module, model_of
+from recipes import registry
 from recipes.config import DiffusionRecipe
+from recipes.learning import start
+from recipes.learning.assemble import diffusion_module, model_of
 
 
 @pytest.fixture(scope="session")

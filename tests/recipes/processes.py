@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_recipes import before_step, cut
 
-from recipes.diffusion import DiffusionModule
+from recipes.learning.diffusion import DiffusionModule
 from recipes.run import run
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from benchmarks import naive_trainer
 from benchmarks.timing import Clock
 from benchmarks.trainers import PARTS, WARM_UP, Meter, train_naively, train_ours
 from dimoo.core.errors import BackendError, ConfigError, TrainingError
-from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.estimate import estimate
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.running.estimate import estimate
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
 SMALL = ("--width", "16", "--layers", "1", "--vocabulary", "7300", "--batch", "3", "--steps", "2")

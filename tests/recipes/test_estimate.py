@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dimoo.core.errors import ConfigError
 from dimoo.core.peak import peak_bytes
-from recipes.assemble import diffusion_module
-from recipes.estimate import estimate
+from recipes.learning.assemble import diffusion_module
 from recipes.run import main
+from recipes.running.estimate import estimate
 
 ROOMY = ("run.batch_size=12", "backbone.layers=3", "backbone.d_model=64", "backbone.mlp_hidden=160")
 

@@ -11,7 +11,7 @@ from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.core.rng import generator
 from dimoo.data.example import Example, TaskExample
-from recipes.growth import APART, StandIns, place_stand_ins, stand_ins
+from recipes.learning.growth import APART, StandIns, place_stand_ins, stand_ins
 
 KNOWN, ALL = 4, 7
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import recipes.trainer
+import recipes.running.trainer
 from recipes.config import OptimizerConfig
-from recipes.optimizer import adamw, rate
-from recipes.trainer import precision
+from recipes.learning.optimizer import adamw, rate
+from recipes.running.trainer import precision
 
 
 def test_the_rate_warms_up_stays_and_falls_to_a_tenth() -> None:
@@ -56,7 +56,7 @@ def test_auto_is_bf16_only_where_a_cpu_multiplies_it_fast(
     choice: str, fast: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(recipes.trainer, "_has_amx", lambda: fast)
+    monkeypatch.setattr(recipes.running.trainer, "_has_amx", lambda: fast)
     assert precision(choice) == wanted  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ def test_auto_is_bf16_only_where_a_cpu_multiplies_it_fast(
 def test_auto_on_a_gpu_asks_the_gpu(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: fast)
-    monkeypatch.setattr(recipes.trainer, "_has_amx", lambda: not fast)
+    monkeypatch.setattr(recipes.running.trainer, "_has_amx", lambda: not fast)
     assert precision("auto") == ("bf16-mixed" if fast else "32-true")
 
 

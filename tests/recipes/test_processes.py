@@ -19,10 +19,10 @@ from tiny_recipes import Tiny, before_step, checkpoint, of_text
 from torch.testing import assert_close
 
 from dimoo.core.errors import ConfigError, TrainingError
-from recipes.diffusion import DiffusionModule
+from recipes.learning.diffusion import DiffusionModule
 from recipes.processes import first_process
 from recipes.run import export_run, run
-from recipes.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, read_checkpoint, steps_of
+from recipes.running.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, read_checkpoint, steps_of
 
 HERE = Path(__file__).parent
 PLAIN = [sys.executable]

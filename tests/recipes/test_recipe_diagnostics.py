@@ -15,22 +15,22 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_recipes import Tiny, before_step
 
-import recipes.callbacks
+import recipes.watching.progress
 from dimoo.core.errors import ConfigError
 from dimoo.denoise.objective import MaskedObjective
-from recipes import environment
-from recipes.assemble import diffusion_module
-from recipes.callbacks import RunProgress
 from recipes.config import DiffusionRecipe
-from recipes.diagnostics import predictions
-from recipes.diffusion import DiffusionModule
-from recipes.estimate import estimate
-from recipes.logs import read_rows
-from recipes.operations import peak_operations
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.diagnostics import predictions
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.operations import peak_operations
+from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks
 from recipes.run import run
-from recipes.steps import StepModule
-from recipes.trainer import _peak
+from recipes.running import environment
+from recipes.running.estimate import estimate
+from recipes.running.trainer import _peak
+from recipes.watching.logs import read_rows
+from recipes.watching.progress import RunProgress
 
 
 def module_of(tiny: Tiny, *changes: str) -> DiffusionModule:
@@ -179,7 +179,7 @@ def test_columns_that_appear_late_are_kept_when_a_run_goes_on(tiny: Tiny, monkey
 
 def test_mfu_is_operations_per_second_over_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(recipes.callbacks, "time", clock)
+    monkeypatch.setattr(recipes.watching.progress, "time", clock)
     said: list[dict[str, float]] = []
     logger = SimpleNamespace(log_metrics=lambda values, step: said.append(values), save=lambda: None)
     trainer: Any = SimpleNamespace(loggers=[logger], callback_metrics={})

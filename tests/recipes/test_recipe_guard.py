@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny_recipes import MODULES, Tiny, before_step, checkpoint, differences
 
 from dimoo.core.errors import TrainingError
-from recipes.diffusion import DiffusionModule
-from recipes.guard import LEAST, MOST_IN_A_ROW, NAMED, WINDOW, SpikeGuard, place_of
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.guard import LEAST, MOST_IN_A_ROW, NAMED, WINDOW, SpikeGuard, place_of
+from recipes.learning.steps import StepModule
 from recipes.run import run
-from recipes.steps import StepModule
 
 NORMS = st.floats(min_value=0.0, max_value=1e3)
 

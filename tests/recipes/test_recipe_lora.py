@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import dimoo
 from dimoo.backbone.config import LoRAConfig
 from dimoo.core.errors import ConfigError
-from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.estimate import estimate
-from recipes.lora import with_lora
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.named.lora import with_lora
+from recipes.named.world import world_polish
 from recipes.run import export_run, run
-from recipes.world import world_polish
+from recipes.running.estimate import estimate
 
 WORLD = 'source={"kind":"world","phases":[{"share":1.0,"world":{"nouns":5}}]}'
 SMALL = ("run.steps=4", "optimizer.lr=0.01")

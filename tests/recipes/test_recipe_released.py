@@ -8,7 +8,7 @@ from dimoo.core.config import override
 from dimoo.presets import llada_8b
 from recipes import registry
 from recipes.config import DiffusionRecipe
-from recipes.estimate import estimate
+from recipes.running.estimate import estimate
 
 HERE = (
     "text_tokenizer=mini",

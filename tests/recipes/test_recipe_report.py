@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_recipes import Tiny, before_step
 
-from recipes import logs
-from recipes.curves import POINTS, TOP, WIDTH, plot
-from recipes.diffusion import DiffusionModule
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.steps import StepModule
 from recipes.report import main, write_report
 from recipes.run import run
-from recipes.steps import StepModule
+from recipes.watching import logs
+from recipes.watching.curves import POINTS, TOP, WIDTH, plot
 
 VOID = {"meta", "img", "br"}
 

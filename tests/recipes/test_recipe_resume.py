@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, diffe
 
 from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
 from dimoo.denoise.objective import MaskedObjective
-from recipes.diffusion import DiffusionModule
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.steps import StepModule
 from recipes.run import export_run, main, run
-from recipes.steps import StepModule
 
 
 def power_cut(module: StepModule) -> None:
@@ -236,7 +237,7 @@ def test_without_an_average_the_last_weights_are_kept(tiny: Tiny) -> None:
 def test_sample_pictures_show_the_average_and_training_goes_on_as_it_would(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recipes import pictures
+    from recipes.watching import pictures
 
     shown = []
     original = pictures.samples
@@ -268,6 +269,10 @@ def test_a_run_is_resumed_by_its_folder_with_the_settings_that_it_has(
     moved.parent.mkdir()
     (Path(broken.run.folder) / "broken").rename(moved)
     assert main(["world_base", "--resume", str(moved)]) == 0
+    renamed(moved / "export", "moved", "whole")
+    assert_same_run(whole, moved)
+    shutil.rmtree(moved / "export")
+    assert main(["world_base", "--export", str(moved)]) == 0
     renamed(moved / "export", "moved", "whole")
     assert_same_run(whole, moved)
     assert main(["world_tokenizer", "--resume", str(moved)]) == 1

@@ -19,15 +19,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint
 
 import dimoo
-import recipes.callbacks
+import recipes.watching.progress
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.data.build import build_source
 from dimoo.tokenizers.image.files import load_image_tokenizer
 from dimoo.weights.convert import convert
-from recipes.callbacks import RunProgress
-from recipes.pictures import SHOWN
+from recipes.learning.steps import StepModule
 from recipes.run import run
-from recipes.steps import StepModule
+from recipes.watching.pictures import SHOWN
+from recipes.watching.progress import RunProgress
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -201,7 +201,7 @@ class Step(StepModule):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(recipes.callbacks, "time", clock)
+    monkeypatch.setattr(recipes.watching.progress, "time", clock)
     return clock
 
 

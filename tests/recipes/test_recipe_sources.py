@@ -24,12 +24,12 @@ from dimoo.data.folder import FolderSource
 from dimoo.data.shards import Manifest
 from dimoo.data.world.atlas import names, sprite
 from dimoo.tokenizers.image.files import load_image_tokenizer
-from recipes import pictures
-from recipes.assemble import build_module, diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.packing import divided
+from recipes.learning.assemble import build_module, diffusion_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.packing import divided
 from recipes.run import run
+from recipes.watching import pictures
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "emoji_folder.py"
 EMOJI = 3655

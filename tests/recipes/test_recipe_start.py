@@ -16,9 +16,9 @@ from tiny_recipes import of_text as text_start
 import dimoo
 from dimoo.core.errors import ConfigError
 from dimoo.tasks.assemble import load_backbone
-from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.diffusion import DiffusionModule
 from recipes.run import main, run
 
 CODES = 32

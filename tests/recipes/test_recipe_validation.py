@@ -21,14 +21,14 @@ from dimoo.diffusion.corruption import Bernoulli
 from dimoo.diffusion.times import AntitheticTimes
 from dimoo.tokenizers.image.files import load_image_tokenizer
 from dimoo.tokenizers.packing import pack
-from recipes.assemble import build_module, diffusion_module
 from recipes.config import DiffusionRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.logs import read_rows
+from recipes.learning.assemble import build_module, diffusion_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks
 from recipes.run import run
-from recipes.steps import StepModule
-from recipes.validation import TOGETHER, bounds
+from recipes.watching.logs import read_rows
+from recipes.watching.validation import TOGETHER, bounds
 
 EXAMPLES = 11
 

@@ -22,13 +22,13 @@ from dimoo.presets.families import FAMILIES
 from dimoo.tasks.assemble import load_backbone
 from dimoo.tokenizers.image.files import load_image_tokenizer
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
-from recipes.assemble import build_module, diffusion_module, model_of, tokenizer_module
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.growth import StandIns, place_stand_ins, stand_ins
+from recipes.learning.assemble import build_module, diffusion_module, model_of, tokenizer_module
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.growth import StandIns, place_stand_ins, stand_ins
+from recipes.learning.tokenizer import TokenizerModule
+from recipes.named.world import TASKS
 from recipes.run import run
-from recipes.tokenizer import TokenizerModule
-from recipes.world import TASKS
 
 OLD, ALL, TEXT = 32, 48, 1024
 """Codes before and after, and text ids, at toy size."""

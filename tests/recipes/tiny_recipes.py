@@ -14,9 +14,9 @@ import dimoo
 from dimoo.core.config import override
 from recipes import registry
 from recipes.config import Recipe
-from recipes.diffusion import DiffusionModule
-from recipes.steps import StepModule
-from recipes.tokenizer import TokenizerModule
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.steps import StepModule
+from recipes.learning.tokenizer import TokenizerModule
 
 MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
 Tiny = Callable[..., Recipe]

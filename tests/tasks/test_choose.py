@@ -15,7 +15,7 @@ from dimoo.backbone.layout import PackedLayout
 from dimoo.core.requests import Message
 from dimoo.data.world import qa_suite, render
 from dimoo.tasks.model import Dimoo
-from recipes.world import COLORS, mini_world
+from recipes.named.world import COLORS, mini_world
 
 QUESTIONS = [
     (picture(16, 24, 1), "is there a cat", ("yes", "no")),

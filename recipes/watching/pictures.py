@@ -20,13 +20,13 @@ from dimoo.data.example import Example, Source, pictures_of, pixels_of
 from dimoo.evaluation.grids import captioned_grid
 from dimoo.evaluation.requests import request_of
 from dimoo.tokenizers.image.resize import to_images
-from recipes.assemble import model_of
-from recipes.averaging import averaged
 from recipes.config import Recipe
-from recipes.diffusion import DiffusionModule
-from recipes.steps import log
-from recipes.tokenizer import TokenizerModule
-from recipes.validation import Validation
+from recipes.learning.assemble import model_of
+from recipes.learning.averaging import averaged
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.steps import log
+from recipes.learning.tokenizer import TokenizerModule
+from recipes.watching.validation import Validation
 
 SHOWN = 12
 

@@ -16,7 +16,7 @@ import torch
 
 from dimoo.version import __version__
 from recipes.config import RunConfig
-from recipes.trainer import precision
+from recipes.running.trainer import precision
 
 FILE = "environment.json"
 CHECKOUT = Path(__file__).parents[1]

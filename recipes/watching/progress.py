@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from recipes.operations import peak_memory
+from recipes.learning.operations import peak_memory
+from recipes.learning.steps import StepModule, log
 from recipes.processes import first_process
-from recipes.steps import StepModule, log
 
 
 def unknown(device: torch.device) -> float | None:

@@ -15,9 +15,9 @@ from dimoo.data.example import Source, pictures_of, pixels_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
-from recipes.guard import SpikeGuard
-from recipes.optimizer import adamw, rate
-from recipes.steps import StepModule
+from recipes.learning.guard import SpikeGuard
+from recipes.learning.optimizer import adamw, rate
+from recipes.learning.steps import StepModule
 
 
 class TokenizerModule(StepModule):

@@ -30,9 +30,9 @@ from dimoo.tokenizers.vocabulary import Vocabulary
 from dimoo.weights.adapters import write_adapter
 from dimoo.weights.image import load_image_tokenizer
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
-from recipes.diffusion import DiffusionModule
-from recipes.start import Start
-from recipes.tokenizer import TokenizerModule
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.start import Start
+from recipes.learning.tokenizer import TokenizerModule
 
 ADAPTER = "adapter"
 

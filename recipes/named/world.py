@@ -23,7 +23,7 @@ from dimoo.tokenizers.image.config import (
 )
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
+from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
 
 CODES = 2048
 ALL_CODES = 6144

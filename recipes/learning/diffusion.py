@@ -28,14 +28,14 @@ from dimoo.presets.config import ModelConfig
 from dimoo.tokenizers.document import Document
 from dimoo.tokenizers.packing import Batch, pack
 from recipes.config import DiffusionRecipe
-from recipes.diagnostics import predictions
-from recipes.guard import SpikeGuard, first_not_finite, lost, place_of
-from recipes.new_rows import keep_new_rows
-from recipes.operations import operations
-from recipes.optimizer import adamw, rate
-from recipes.packing import divided, require_room
+from recipes.learning.diagnostics import predictions
+from recipes.learning.guard import SpikeGuard, first_not_finite, lost, place_of
+from recipes.learning.new_rows import keep_new_rows
+from recipes.learning.operations import operations
+from recipes.learning.optimizer import adamw, rate
+from recipes.learning.packing import divided, require_room
+from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks, whole
-from recipes.steps import StepModule
 
 
 class DiffusionModule(StepModule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dimoo.backbone.config import LoRAConfig
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig
-from recipes.world import mini_world, world_polish
+from recipes.named.world import mini_world, world_polish
 
 
 def with_lora(recipe: DiffusionRecipe, lora: LoRAConfig | None = None) -> DiffusionRecipe:

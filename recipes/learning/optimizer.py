@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from recipes.averaging import AveragedAdamW
 from recipes.config import OptimizerConfig
+from recipes.learning.averaging import AveragedAdamW
 
 
 def adamw(modules: Iterable[nn.Module], config: OptimizerConfig, *, average: float = 0.0) -> torch.optim.AdamW:

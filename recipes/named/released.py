@@ -11,7 +11,7 @@ from dimoo.diffusion.config import CosineConfig, ExactCountConfig, MeanOverMaske
 from dimoo.presets import llada_8b
 from dimoo.presets import lumina_dimoo_8b as lumina
 from recipes.config import OF_WARM_START, DiffusionRecipe, OptimizerConfig, RunConfig
-from recipes.lora import with_lora
+from recipes.named.lora import with_lora
 
 RELEASED = "Alpha-VLLM/Lumina-DiMOO"
 LANGUAGE = "GSAI-ML/LLaDA-8B-Instruct"

@@ -17,17 +17,17 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from typing_extensions import assert_never
 
 from dimoo.core.errors import TrainingError
-from recipes.callbacks import RunProgress
 from recipes.config import RunConfig
-from recipes.logs import csv_loggers
-from recipes.operations import peak_operations
-from recipes.saving import Saving, checkpoint_path
-from recipes.steps import StepModule
+from recipes.learning.operations import peak_operations
+from recipes.learning.steps import StepModule
+from recipes.running.saving import Saving, checkpoint_path
+from recipes.watching.logs import csv_loggers
+from recipes.watching.progress import RunProgress
 
 UNFOUNDED = (
     # Inside Lightning, for those who maintain it.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    # Steps carry no data state: recipes.steps.
+    # Steps carry no data state: recipes.learning.steps.
     r"You're resuming from a checkpoint that ended before the epoch ended",
     # `csv_loggers` puts the rows back.
     r"Experiment logs directory .* exists and is not empty",

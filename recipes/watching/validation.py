@@ -19,12 +19,12 @@ from dimoo.diffusion.corruption import Bernoulli
 from dimoo.diffusion.loss import ScheduleWeight
 from dimoo.diffusion.times import AntitheticTimes
 from dimoo.tokenizers.packing import pack
-from recipes.averaging import averaged
-from recipes.diffusion import DiffusionModule
-from recipes.packing import divided
+from recipes.learning.averaging import averaged
+from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.packing import divided
+from recipes.learning.steps import log
+from recipes.learning.tokenizer import TokenizerModule
 from recipes.ranks import Ranks
-from recipes.steps import log
-from recipes.tokenizer import TokenizerModule
 
 TOGETHER = 8
 """Documents of a pack, whoever computes it."""

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from dimoo.core.errors import CheckpointError, TrainingError
-from recipes.steps import StepModule
+from recipes.learning.steps import StepModule
 
 NEW, OLD = ".writing", ".previous"
 META = "meta.pt"

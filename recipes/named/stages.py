@@ -6,8 +6,8 @@ from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
-from recipes.world import (
+from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
+from recipes.named.world import (
     ALL_CODES,
     SYSTEMS,
     TASKS,

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, IterableDataset
 
-from recipes.guard import SpikeGuard
+from recipes.learning.guard import SpikeGuard
 
 
 class _Steps(IterableDataset[int]):

@@ -22,10 +22,10 @@ from dimoo.backbone.lora import adapters
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import ConfigError
 from dimoo.core.peak import peak_bytes
-from recipes.assemble import diffusion_module
 from recipes.config import DiffusionRecipe, Recipe
-from recipes.operations import operations, sizes
-from recipes.trainer import precision, sharded
+from recipes.learning.assemble import diffusion_module
+from recipes.learning.operations import operations, sizes
+from recipes.running.trainer import precision, sharded
 
 MASTER = 4
 """Bytes of a weight, of its gradient and of each of its two moments: they are float32 in every precision."""

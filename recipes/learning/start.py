@@ -26,7 +26,7 @@ from dimoo.weights.hub import MINI, resolve
 from dimoo.weights.image import load_image_tokenizer
 from dimoo.weights.layout import TEXT, Parts, with_fingerprints
 from recipes.config import OF_WARM_START, DiffusionRecipe
-from recipes.growth import place_stand_ins, stand_ins
+from recipes.learning.growth import place_stand_ins, stand_ins
 
 MAX_TOKENS = 2048
 """What a request and its answer may take together, of models from scratch: far beyond what they were taught."""
@@ -113,7 +113,7 @@ class Start:
 
         From scratch they are drawn from the seed, codes as their vectors lie (`place_codes`). A warm start gives all of
         them; rows that a text-only one lacks are drawn as the kept rows are distributed (`grow`), codes that one with
-        fewer of them lacks begin as what they stand for in pairs of pictures of the source (`recipes.growth`).
+        fewer of them lacks begin as what they stand for in pairs of pictures of the source (`recipes.learning.growth`).
 
         Raises:
             ConfigError: the warm start does not fit; or only new rows are to be trained, and there are none.

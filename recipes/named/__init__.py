@@ -1,0 +1,1 @@
+"""The recipes themselves: functions that return a full typed config."""

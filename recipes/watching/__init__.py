@@ -1,0 +1,1 @@
+"""What a run shows while it learns: progress, logs, curves, pictures, validation."""
