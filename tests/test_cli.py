@@ -167,6 +167,20 @@ def test_evaluate_writes_and_prints_the_scores(two_tasks: Path, tmp_path: Path) 
     assert "edit_add" in evaluation.left_out
 
 
+def test_evaluate_samples_as_it_is_told(two_tasks: Path, tmp_path: Path) -> None:
+    arguments = ("evaluate", two_tasks, "--limit", 1, "--out", tmp_path / "few")
+    result = run(*arguments, "--set", "image.steps=1")
+    assert result.exit_code == 0, result.output
+    model = dimoo.load(two_tasks)
+    model = model.with_settings(image=model.config.image.model_copy(update={"steps": 1}))
+    with Progress(disable=True) as progress:
+        evaluation = evaluate(model, world_of(two_tasks), limit=1, seed=0, batch=32, progress=progress)
+    written = json.loads((tmp_path / "few" / "scores.json").read_text(encoding="utf-8"))
+    assert written == {name: asdict(score) for name, score in evaluation.scores.items()}
+    assert "Sampled with image.steps=1." in (tmp_path / "few" / "index.html").read_text(encoding="utf-8")
+    failed(run(*arguments, "--set", "steps=1"), "begin with image. or text.")
+
+
 def test_demo_prints_where_the_page_is(tiny: Path, tmp_path: Path) -> None:
     result = run("demo", "--out", tmp_path / "gallery", "--model", tiny)
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'gallery' / 'index.html'}\n"), result.output

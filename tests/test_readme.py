@@ -44,6 +44,7 @@ def short(arguments: list[str]) -> list[str]:
     """The same command, cut to seconds."""
     if arguments[0] == "evaluate":
         arguments[arguments.index("--limit") + 1] = "2"
+        arguments += ["--set", "image.steps=2"]
     if arguments[0] == "train" and not {"--print", "--dry-run"} & set(arguments):
         arguments = [*arguments, "--print"]
     return arguments

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimoo.cli.files import output_paths, read_picture, write_picture
-from dimoo.cli.options import SAMPLING, ModelOptions, parse_size
+from dimoo.cli.options import ModelOptions, SetBoth, parse_size, sampling_as
 from dimoo.cli.words import Writing
-from dimoo.core.config import override
-from dimoo.core.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,15 +26,7 @@ if TYPE_CHECKING:
 class Answering(Writing):
     """How pictures and words are made, and by which model."""
 
-    others: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            rich_help_panel=SAMPLING,
-            help="Any setting of sampling, as image.steps=8 or text.block=16; may be given several times.",
-        ),
-    ] = None
+    others: SetBoth = None
 
     def open(self) -> Dimoo:
         """Load it, with the settings that these options change.
@@ -44,12 +34,7 @@ class Answering(Writing):
         Raises:
             RequestError: an assignment is of neither pictures nor words.
         """
-        model = ModelOptions.open(self)
-        for assignment in self.others or ():
-            if not assignment.startswith(("image.", "text.")):
-                raise RequestError(f"--set {assignment} is of neither; begin with image. or text., as image.steps=8")
-        config = override(model.config, self.others or ())
-        return model.with_settings(image=config.image, text=config.text)
+        return sampling_as(ModelOptions.open(self), self.others or ())
 
 
 def parse_part(text: str) -> str | Image:

@@ -19,9 +19,11 @@ from dimoo.cli.options import (
     OnDevice,
     Quantized,
     Seed,
+    SetBoth,
     WithAdapter,
     WithAttention,
     open_model,
+    sampling_as,
 )
 
 
@@ -64,6 +66,7 @@ def evaluate(
     quantize: Quantized = None,
     compile: Compiled = False,
     adapter: WithAdapter = None,
+    others: SetBoth = None,
 ) -> None:
     """Score a model on held-out prompts, questions and tasks.
 
@@ -80,6 +83,7 @@ def evaluate(
 
     folder = resolve(model)
     loaded = open_model(model, device, dtype, attention, quantize, compile=compile, adapter=adapter)
+    loaded = sampling_as(loaded, others or ())
     match suite:
         case Suite.WORLD:
             from dimoo.evaluation.suites import evaluate as evaluate_world
@@ -95,4 +99,4 @@ def evaluate(
     for row in score_rows(result.scores, result.cases):
         table.add_row(*row)
     Console().print(table)
-    typer.echo(write_report(result.scores, result.cases, out, result.left_out))
+    typer.echo(write_report(result.scores, result.cases, out, result.left_out, settings=others or ()))

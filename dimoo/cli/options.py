@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dimoo.core.config import override
+from dimoo.core.errors import RequestError
 
 if TYPE_CHECKING:
     from dimoo.tasks.model import Dimoo
@@ -53,6 +56,16 @@ Set = Annotated[
         metavar="FIELD=VALUE",
         rich_help_panel=SAMPLING,
         help="Any setting of sampling, as cache.kind=block; may be given several times.",
+    ),
+]
+
+SetBoth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        rich_help_panel=SAMPLING,
+        help="Any setting of sampling, as image.steps=8 or text.block=16; may be given several times.",
     ),
 ]
 
@@ -194,6 +207,24 @@ def open_model(
             adapter=adapter,
             progress=progress,
         )
+
+
+def sampling_as(model: Dimoo, assignments: Sequence[str]) -> Dimoo:
+    """The model with other settings of sampling.
+
+    Args:
+        model: whose own settings they change.
+        assignments: as "image.steps=8" or "text.block=16".
+
+    Raises:
+        ConfigError: there is no such setting, or its value cannot be.
+        RequestError: an assignment is of neither pictures nor words.
+    """
+    for assignment in assignments:
+        if not assignment.startswith(("image.", "text.")):
+            raise RequestError(f"--set {assignment} is of neither; begin with image. or text., as image.steps=8")
+    config = override(model.config, assignments)
+    return model.with_settings(image=config.image, text=config.text)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ def write_report(
     cases: Sequence[Case],
     folder: Path,
     left_out: Mapping[str, str] = MappingProxyType({}),
+    settings: Sequence[str] = (),
 ) -> Path:
     """Write `scores.json`, `right.png`, `wrong.png` and `index.html`, which shows all three and needs no other file.
 
@@ -32,6 +33,7 @@ def write_report(
         cases: the cases behind them, of which a few of each score are shown.
         folder: made where it is absent.
         left_out: kinds of tasks without a score, and why.
+        settings: of sampling that are not the model's own, as the page says.
 
     Returns:
         The path of the page.
@@ -52,6 +54,7 @@ def write_report(
     path = folder / PAGE_FILE
     note = "Held-out prompts and questions of the built-in world, with Wilson's 95% intervals over prompts."
     note += " Prompts share held-out combinations, so the intervals say nothing about other combinations."
+    note += f" Sampled with {', '.join(settings)}." if settings else ""
     path.write_text(page("Evaluation", note, sections), encoding="utf-8")
     return path
 
