@@ -55,9 +55,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` do
     from dimoo.tasks.job import Job
     from dimoo.tasks.likelihood import Likelihood
     from dimoo.tasks.model import Dimoo
-    from dimoo.tasks.picture_files import read_record, save_picture
-    from dimoo.tasks.provenance import record_of
-    from dimoo.tasks.records import Record, request_of
+    from dimoo.tasks.records.picture_files import read_record, save_picture
+    from dimoo.tasks.records.provenance import record_of
+    from dimoo.tasks.records.record import Record, request_of
     from dimoo.tasks.retouching import Retouching
     from dimoo.tokenizers.base import Tokenizer
     from dimoo.tokenizers.text import TextTokenizer
@@ -94,7 +94,7 @@ _HOMES = {
     "PictureAnswer": "dimoo.core.requests",
     "Plan": "dimoo.diffusion.canvas",
     "Polygon": "dimoo.core.requests",
-    "Record": "dimoo.tasks.records",
+    "Record": "dimoo.tasks.records.record",
     "Request": "dimoo.core.requests",
     "RequestError": "dimoo.core.errors",
     "RetouchRequest": "dimoo.core.requests",
@@ -115,10 +115,10 @@ _HOMES = {
     "load": "dimoo.tasks.assemble",
     "load_backbone": "dimoo.tasks.assemble",
     "load_image_tokenizer": "dimoo.weights.image",
-    "read_record": "dimoo.tasks.picture_files",
-    "record_of": "dimoo.tasks.provenance",
-    "request_of": "dimoo.tasks.records",
-    "save_picture": "dimoo.tasks.picture_files",
+    "read_record": "dimoo.tasks.records.picture_files",
+    "record_of": "dimoo.tasks.records.provenance",
+    "request_of": "dimoo.tasks.records.record",
+    "save_picture": "dimoo.tasks.records.picture_files",
 }
 
 __all__ = [

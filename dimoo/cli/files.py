@@ -127,7 +127,7 @@ def write_picture(picture: Image, path: Path) -> None:
     Raises:
         RequestError: the file cannot be written.
     """
-    from dimoo.tasks.picture_files import save_picture
+    from dimoo.tasks.records.picture_files import save_picture
 
     output_folder(path.parent)
     save_picture(picture, path)

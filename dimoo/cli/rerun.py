@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dimoo.tasks.model import Dimoo
-    from dimoo.tasks.records import Maker, Record, Result
+    from dimoo.tasks.records.record import Maker, Record, Result
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ def rerun(
     answer. Exit status: 0 it came out the same, 1 it did not.
     """
     from dimoo.core.requests import AskRequest, ChatRequest
-    from dimoo.tasks.picture_files import read_record
-    from dimoo.tasks.provenance import maker_of
-    from dimoo.tasks.recorded import Choosing
-    from dimoo.tasks.records import result_of, told_of
-    from dimoo.tasks.remake import remake
+    from dimoo.tasks.records.picture_files import read_record
+    from dimoo.tasks.records.provenance import maker_of
+    from dimoo.tasks.records.record import result_of, told_of
+    from dimoo.tasks.records.recorded import Choosing
+    from dimoo.tasks.records.remake import remake
 
     record = read_record(file)
     asked, before = told_of(record), record.result
@@ -102,7 +102,7 @@ def rerun(
 
 def _check_unchanged(file: Path, before: Result | None) -> None:
     """Refuse a PNG whose pixels are not those that its record tells of: what comes out would not be equal to it."""
-    from dimoo.tasks.records import result_of
+    from dimoo.tasks.records.record import result_of
 
     if before is None or before.size is None or file.suffix.lower() != ".png":
         return
@@ -128,7 +128,9 @@ def _opened(
     if source is None:
         raise RequestError(f"the record does not say where the model {then.name!r} is; give --model PATH")
     if then.dtype not in [kind.value for kind in DType]:
-        raise RequestError(f"the model computed in {then.dtype}; run dimoo.tasks.remake.remake in Python instead")
+        raise RequestError(
+            f"the model computed in {then.dtype}; run dimoo.tasks.records.remake.remake in Python instead"
+        )
     dtype = DType(then.dtype)
     where = _device(then, dtype) if device is None else device
     kind = Attention(then.attention) if attention is None and then.attention is not None else attention

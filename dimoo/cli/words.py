@@ -19,7 +19,7 @@ from dimoo.core.config import override
 if TYPE_CHECKING:
     from dimoo.core.requests import AskRequest, ChatRequest
     from dimoo.tasks.model import Dimoo
-    from dimoo.tasks.recorded import Choosing
+    from dimoo.tasks.records.recorded import Choosing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def ask(
     Prints the answer and nothing else.
     """
     from dimoo.core.requests import AskRequest
-    from dimoo.tasks.recorded import Choosing
+    from dimoo.tasks.records.recorded import Choosing
 
     if choices is not None and tokens is not None:
         raise typer.BadParameter("--tokens is for free answers; leave it out where --choices are given")
@@ -133,7 +133,7 @@ def _answer(model: Dimoo, request: AskRequest | ChatRequest, how: Writing) -> di
 
 def _recorded(model: Dimoo, request: AskRequest | ChatRequest | Choosing, how: Writing) -> dict[str, Any]:
     """For JSON how an answer was made, so that `rerun` can make it again."""
-    from dimoo.tasks.provenance import record_json
+    from dimoo.tasks.records.provenance import record_json
 
     return {"record": record_json(model, request)} if how.as_json else {}
 

@@ -22,7 +22,7 @@ from dimoo.tasks.engine import Stream
 from dimoo.tasks.fingerprint import fingerprint
 from dimoo.tasks.job import Job, Kit
 from dimoo.tasks.likelihood import Likelihood, known_problem, likelihood
-from dimoo.tasks.provenance import traced
+from dimoo.tasks.records.provenance import traced
 from dimoo.tasks.save import Saves
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.chat import Chat

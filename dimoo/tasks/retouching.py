@@ -24,8 +24,8 @@ from dimoo.tasks.inpaint import retouch
 from dimoo.tasks.inputs import picture
 from dimoo.tasks.job import Job
 from dimoo.tasks.model import Dimoo
-from dimoo.tasks.provenance import stamp
-from dimoo.tasks.recorded import Session, Step
+from dimoo.tasks.records.provenance import stamp
+from dimoo.tasks.records.recorded import Session, Step
 from dimoo.tokenizers.prompts import Grid, Prompts
 
 
@@ -65,7 +65,7 @@ class Retouching:
 
     @classmethod
     def resumed(cls, model: Dimoo, session: Session) -> Retouching:
-        """A session of a record (`dimoo.tasks.records.told_of`): its picture is opened and its steps are taken again.
+        """A session of a record (`dimoo.tasks.records.record.told_of`): its picture is opened and its steps are taken again.
 
         Raises:
             RequestError: as `Retouching` and `retouch`.

@@ -39,9 +39,9 @@ from dimoo.diffusion.sampler import Denoiser
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.dispatch import job_of
 from dimoo.tasks.model import Dimoo
-from dimoo.tasks.picture_files import read_record, save_picture
 from dimoo.tasks.plans import image_plan
-from dimoo.tasks.remake import remake
+from dimoo.tasks.records.picture_files import read_record, save_picture
+from dimoo.tasks.records.remake import remake
 from dimoo.tasks.retouching import Retouching
 
 WAITING = cfg.MaxLogitConfig(share=0.2, warmup=0.0, refresh=50)

@@ -25,7 +25,7 @@ from dimoo.core.requests import (
     TaskRequest,
     TextAnswer,
 )
-from dimoo.tasks.stored import EXACT
+from dimoo.tasks.records.stored import EXACT
 
 
 @st.composite

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 import dimoo
 from dimoo.core.config import override, parse
@@ -161,7 +160,7 @@ def test_settings_survive_json():
     ],
 )
 def test_bad_settings(values):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         ImageSettings(**values)
 
 

@@ -16,9 +16,9 @@ from dimoo.core.errors import DataError, RequestError
 from dimoo.core.requests import (
     AskRequest,
 )
-from dimoo.tasks.picture_files import LARGEST, read_record, save_picture
-from dimoo.tasks.provenance import record_json
-from dimoo.tasks.records import request_of
+from dimoo.tasks.records.picture_files import LARGEST, read_record, save_picture
+from dimoo.tasks.records.provenance import record_json
+from dimoo.tasks.records.record import request_of
 
 TINY = tiny_model()
 
@@ -71,7 +71,7 @@ def test_large_inputs_fit_into_a_png(tmp_path: Path) -> None:
 
 
 def test_the_largest_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dimoo.tasks.picture_files.LARGEST", 10_000)
+    monkeypatch.setattr("dimoo.tasks.records.picture_files.LARGEST", 10_000)
     made = _with_input(picture(64, 64))
     save_picture(made, tmp_path / "g.png")
     assert (tmp_path / "g.png.json").stat().st_size > 10_000

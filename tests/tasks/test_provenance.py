@@ -28,10 +28,10 @@ from dimoo.core.requests import (
 )
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.model import Dimoo
-from dimoo.tasks.picture_files import read_record, save_picture
 from dimoo.tasks.plans import image_plan
-from dimoo.tasks.provenance import Origin, maker_of, record_json, record_of
-from dimoo.tasks.records import Record, request_of
+from dimoo.tasks.records.picture_files import read_record, save_picture
+from dimoo.tasks.records.provenance import Origin, maker_of, record_json, record_of
+from dimoo.tasks.records.record import Record, request_of
 
 TINY = tiny_model()
 
@@ -112,7 +112,7 @@ def test_streams_tell_and_previews_and_replays_do_not(model: Dimoo) -> None:
 def test_what_a_model_is_is_found_once_for_a_batch_and_never_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
     found, copied = [], []
     monkeypatch.setattr(Dimoo, "fingerprint", property(lambda self: found.append(self) or "0"))
-    monkeypatch.setattr("dimoo.tasks.provenance.plain", lambda image: copied.append(image) or image)
+    monkeypatch.setattr("dimoo.tasks.records.provenance.plain", lambda image: copied.append(image) or image)
     asked = AskRequest(images=(picture(8, 8),), question="what")
     TINY.run([asked, asked])
     assert (found, copied) == ([], [])

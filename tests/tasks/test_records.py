@@ -28,9 +28,9 @@ from dimoo.core.requests import (
     Request,
     RetouchRequest,
 )
-from dimoo.tasks.provenance import record_json, record_of
-from dimoo.tasks.recorded import Choosing
-from dimoo.tasks.records import KINDS, parse_record, request_of, told_of
+from dimoo.tasks.records.provenance import record_json, record_of
+from dimoo.tasks.records.record import KINDS, parse_record, request_of, told_of
+from dimoo.tasks.records.recorded import Choosing
 from dimoo.tasks.regions import bright, region_of
 
 TINY = tiny_model()

@@ -15,8 +15,8 @@ from dimoo.diffusion.sampler import sample
 from dimoo.presets.config import ImageSettings
 from dimoo.tasks import engine
 from dimoo.tasks.plans import image_plan
-from dimoo.tasks.records import told_of
-from dimoo.tasks.remake import remake
+from dimoo.tasks.records.record import told_of
+from dimoo.tasks.records.remake import remake
 
 MARKS = [
     Box(0, 0, 12, 9),

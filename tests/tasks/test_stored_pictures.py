@@ -13,7 +13,7 @@ from task_cases import picture
 
 from dimoo.core.errors import DataError
 from dimoo.core.pictures import as_rgb
-from dimoo.tasks.stored import digest, plain, restore, store
+from dimoo.tasks.records.stored import digest, plain, restore, store
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "HSV", "RGBa", "PA", "F"])

@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from dimoo.core.errors import DataError, RequestError
 from dimoo.tasks.inputs import picture
-from dimoo.tasks.provenance import KEY, Origin
-from dimoo.tasks.records import Record, parse_record, result_of
+from dimoo.tasks.records.provenance import KEY, Origin
+from dimoo.tasks.records.record import Record, parse_record, result_of
 
 LARGEST = 32_000_000
 """Characters of a record inside a PNG file. Readers have limits (Pillow refuses to open a file with more than 64 MB of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dimoo.tasks.model import Dimoo
-from dimoo.tasks.recorded import Choosing, Session
-from dimoo.tasks.records import Record, told_of
+from dimoo.tasks.records.record import Record, told_of
+from dimoo.tasks.records.recorded import Choosing, Session
 from dimoo.tasks.retouching import Retouching
 
 

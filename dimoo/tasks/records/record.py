@@ -19,8 +19,8 @@ from dimoo.core.errors import ConfigError, DataError
 from dimoo.core.pictures import as_rgb
 from dimoo.core.requests import Box, Masked, Message, PictureAnswer, Polygon, Request, TextAnswer
 from dimoo.presets.config import ImageSettings, TextSettings
-from dimoo.tasks.recorded import Choosing, Session, Step
-from dimoo.tasks.stored import StoredPicture, restore
+from dimoo.tasks.records.recorded import Choosing, Session, Step
+from dimoo.tasks.records.stored import StoredPicture, restore
 
 FORMAT: Literal["dimoo-record-1"] = "dimoo-record-1"
 KINDS: Mapping[str, type] = {
@@ -130,7 +130,7 @@ def request_of(record: Record) -> Request:
     if isinstance(request, Session | Choosing):
         raise DataError(
             f"the record tells of a {type(request).__name__}, which no request is; run it again by"
-            " dimoo.tasks.remake.remake(model, record)"
+            " dimoo.tasks.records.remake.remake(model, record)"
         )
     return request
 

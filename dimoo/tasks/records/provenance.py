@@ -6,7 +6,7 @@ and `request_of` gives the request, which makes the same picture again:
     record = read_record("G.png")
     again = model.run([request_of(record)], image=record.image, text=record.text)[0]
 
-`dimoo.tasks.remake.remake(model, record)` does so for records of every kind, of retouching sessions and choices too.
+`dimoo.tasks.records.remake.remake(model, record)` does so for records of every kind, of retouching sessions and choices too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from dimoo.denoise import MaskPredictor
 from dimoo.diffusion.canvas import Plan
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.job import Job
-from dimoo.tasks.recorded import Choosing, Session
-from dimoo.tasks.records import Maker, Record, Result, encoded, result_of
-from dimoo.tasks.stored import plain, store
+from dimoo.tasks.records.record import Maker, Record, Result, encoded, result_of
+from dimoo.tasks.records.recorded import Choosing, Session
+from dimoo.tasks.records.stored import plain, store
 from dimoo.version import __version__
 
 if TYPE_CHECKING:
