@@ -278,15 +278,26 @@ def _several(count: int) -> str:
     return f"ours, {count} process{'es' * (count > 1)} of one thread"
 
 
+def _count(text: str) -> int:
+    """A number of the command line that counts something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or less than 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    parser.add_argument("--steps", type=int, default=3, help=f"that count, after {WARM_UP} that does not")
-    parser.add_argument("--batch", type=int, default=16, help="documents of a step")
-    parser.add_argument("--width", type=int, default=192, help="of the transformer; 192 is that of mini")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="ids of the model")
-    parser.add_argument("--processes", type=int, default=1, help="also measure ours with one and with so many")
+    parser.add_argument("--steps", type=_count, default=3, help=f"that count, after {WARM_UP} that does not")
+    parser.add_argument("--batch", type=_count, default=16, help="documents of a step")
+    parser.add_argument("--width", type=_count, default=192, help="of the transformer; 192 is that of mini")
+    parser.add_argument("--layers", type=_count, default=6)
+    parser.add_argument("--vocabulary", type=_count, default=VOCABULARY, help="ids of the model")
+    parser.add_argument("--processes", type=_count, default=1, help="also measure ours with one and with so many")
     parser.add_argument("--shape", choices=tuple(SHAPES), help="measure ours alone at this shape, on a GPU")
     parser.add_argument("--peak-flops", type=float, help="operations per second of the GPU, if lightning knows it not")
     parser.add_argument(

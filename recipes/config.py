@@ -47,6 +47,9 @@ class RunConfig(StrictConfig):
     """Optimiser steps in all."""
     batch_size: int = Field(gt=0)
     """Examples per optimiser step."""
+    workers: int = Field(default=0, ge=0)
+    """Processes beside each that trains, which make what the next steps learn from while one is computed; 0: it is made
+    between the steps. An image tokenizer works on the CPU there. Shards that `dimoo encode` made need none at all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 = autocast with fp32 master weights; auto takes it where the hardware multiplies bf16 fast."""
     log_every: int = Field(default=20, ge=1)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from dimoo.core.errors import ConfigError
+from dimoo.core.errors import ConfigError, TrainingError
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Environment variables that torchrun, Lightning and SLURM say it in."""
+
+
+MACHINE_RANKS = {"TORCHELASTIC_RUN_ID": "LOCAL_RANK", "SLURM_PROCID": "SLURM_LOCALID"}
+"""Where the rank on a machine is said, by what is there if torchrun or SLURM has started all processes at once."""
+
+
+class FollowsError(TrainingError):
+    """A process ends because another one of its run failed, which says why."""
+
+
+def speaks(error: Exception) -> bool:
+    """Whether this process is to show an error, so that each is shown once.
+
+    Before the processes have met, those that were started at once all fail alike: one on each machine shows it.
+    Lightning starts its other processes after the first has come through the same, so what they raise is their own.
+    """
+    torch = sys.modules.get("torch")
+    met = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = [os.environ.get(name, "0") for launcher, name in MACHINE_RANKS.items() if launcher in os.environ]
+    return not isinstance(error, FollowsError) and (met or not ranks or int(ranks[0]) == 0)
 
 
 def require_all(processes: int) -> None:

@@ -35,6 +35,7 @@ CURVES = {
     "Entropy of predictions, in nats": r"entropy/\w+",
     "Speed": r"\w+/s",
     "Share of what the devices could compute": r"mfu",
+    "Share of the time spent waiting for data": r"waiting",
 }
 """Names of values, as patterns, by the title of the plot that they share."""
 BY_SHARE = r"accuracy/(\w+)/share_\d+"
@@ -65,7 +66,7 @@ def write_report(folder: Path) -> Path:
     recipe = _recipe(folder)
     curves = {**_curves(folder / logs.LEARNT), **_curves(folder / logs.SPEED)}
     name, changes = _closest(recipe)
-    last = int(max((points[-1][0] for points in curves.values()), default=-1)) + 1
+    last = int(max((points[-1][0] for points in curves.values()), default=0))
     sections = [
         (f"Settings that differ from {name}", table(("setting", "here", name), changes)),
         ("Environment", _environment(read_environment(folder))),
@@ -122,7 +123,7 @@ def _environment(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _curves(folder: Path) -> dict[str, Points]:
-    """(step, value) of everything in a log, by name; steps count from 0 as in the log."""
+    """(step, value) of everything in a log, by name."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in logs.read_rows(folder / logs.FILE):
         for name, value in row.items():

@@ -18,7 +18,7 @@ from dimoo.core.config import override
 from dimoo.core.errors import ConfigError, DimooError
 from recipes import registry
 from recipes.config import Recipe
-from recipes.processes import first_process, require_all
+from recipes.processes import first_process, require_all, speaks
 
 Weights = Literal["average", "last"]
 
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resume = bool(options.resume) or (options.requeue and _begun(recipe))
             folder = run(recipe, dry=options.dry_run, resume=resume, weights=options.weights)
     except DimooError as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        if speaks(error):
+            console.print(f"error: {error}", style="red", markup=False)
         return 1
     if first_process():
         console.print("dry run done: two steps, nothing written" if options.dry_run else f"done: {folder}")
@@ -85,6 +86,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
     from recipes.running.environment import note_environment
     from recipes.running.saving import last_checkpoint, steps_of
     from recipes.running.trainer import fit, make_trainer, run_folder, sharded
+    from recipes.watching.looking import looking
     from recipes.watching.pictures import callbacks
 
     require_all(recipe.run.devices * recipe.run.nodes)
@@ -98,7 +100,8 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
         )
     if not dry and first_process():
         claim(recipe, folder, resume=resume)
-    module = build_module(recipe)
+    with looking() as progress:
+        module = build_module(recipe, filled=not sharded(recipe.run), progress=progress)
     extras = callbacks(recipe, module.source, folder, dry=dry)
     if dry:
         fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
@@ -145,15 +148,10 @@ def export_run(recipe: Recipe, weights: Weights = "average") -> Path:
 def _export(recipe: Recipe, folder: Path, weights: Weights = "average") -> None:
     """From the checkpoint, which has the weights whole, whatever part of them a process held."""
     from recipes.learning.assemble import build_module, export
-    from recipes.learning.averaging import load_averages
-    from recipes.learning.diffusion import DiffusionModule
-    from recipes.running.saving import last_checkpoint, read_checkpoint
+    from recipes.running.saving import last_checkpoint, restore
 
-    state = read_checkpoint(last_checkpoint(folder))
     module = build_module(recipe)
-    module.load_state_dict(state["state_dict"])
-    if weights == "average" and isinstance(module, DiffusionModule):
-        load_averages(module, module.configure_optimizers(), state["optimizer_states"][0])
+    restore(module, last_checkpoint(folder), average=weights == "average")
     export(module, folder / "export")
 
 

@@ -9,6 +9,7 @@ import pytest
 from command_line import failed, noisy_picture, run, succeeded
 from tiny_checkpoint import save_tiny
 
+from dimoo.core.errors import DataError
 from dimoo.data.shards import ShardSource
 from dimoo.weights.image import load_image_tokenizer
 
@@ -57,6 +58,31 @@ def test_a_file_of_lines_becomes_shards_by_buckets(folder: Path, tiny: Path, tmp
     assert one.image is not None
     assert one.image.codes.shape == one.images[0].codes.shape == (4, 4)
     assert ShardSource(out).manifest.size == 32
+
+
+def test_machines_share_the_work(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "parts", tmp_path / "whole"
+    arguments = ("encode", folder, "--tokenizer", tiny, "--size", "16x24")
+    succeeded(run(*arguments, "--out", out, "--part", "2/2"))
+    with pytest.raises(DataError, match=r"lacks 1 of 2 parts, the first is 1; run dimoo encode --part 1/2"):
+        ShardSource(out)
+    assert succeeded(run(*arguments, "--out", out, "--part", "1/2")) == f"{out}\n"
+    succeeded(run(*arguments, "--out", whole))
+    made, wanted = ShardSource(out), ShardSource(whole)
+    for index in range(5):
+        assert made.example(index).caption == wanted.example(index).caption == f"picture {index}"
+    for part in ("0/2", "3/2", "2", "1/2/3", "a/b"):
+        wrong = run(*arguments, "--out", out, "--part", part)
+        assert wrong.exit_code == 2
+        assert f"'{part}' is no part" in wrong.stderr
+
+
+def test_pictures_may_be_looked_at_as_they_are_encoded(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    half = folder / "picture_3.png"
+    half.write_bytes(half.read_bytes()[:500])
+    arguments = ("encode", folder, "--tokenizer", tiny, "--size", "16x24", "--out", tmp_path / "out")
+    failed(run(*arguments), "1 bad row;", "picture_3.png: the image cannot be read")
+    failed(run(*arguments, "--verify", "headers"), f"{half}: the image cannot be read", "--verify pixels")
 
 
 def test_wrong_sizes_and_sources_are_refused(folder: Path, tiny: Path, tmp_path: Path) -> None:

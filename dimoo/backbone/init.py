@@ -1,8 +1,9 @@
-"""First values of the weights, and room for new ids."""
+"""First values of the weights, and room for new ids. One tensor is made at a time, and the weights may be sharded."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from dimoo.backbone.block import Attention, GatedMLP, Linear
 from dimoo.backbone.model import Backbone, Embedding
 from dimoo.backbone.norm import RMSNorm
 from dimoo.core.errors import ConfigError
+from dimoo.core.sharded import fill
 
 STD = 0.02
 
@@ -21,7 +23,7 @@ def initialise(model: Backbone, generator: torch.Generator) -> Backbone:
 
     Matrices ~ N(0, 0.02^2); the two projections of each block that write to the residual stream are scaled
     by 1 / sqrt(2 layers), so that its variance does not grow with depth (GPT-2); norms start at 1. Values
-    depend on the generator alone, not on the device of the model.
+    depend on the generator alone, not on the device of the model, nor on how many processes share it.
     """
     residual = {id(module.output) for module in model.modules() if isinstance(module, Attention | GatedMLP)}
     for module in model.modules():
@@ -29,7 +31,8 @@ def initialise(model: Backbone, generator: torch.Generator) -> Backbone:
             module.weight.fill_(1.0)
         elif isinstance(module, nn.Linear | nn.Embedding):
             scale = (2 * len(model.blocks)) ** -0.5 if id(module) in residual else 1.0
-            module.weight.copy_(_normal(module.weight, generator) * (STD * scale))
+            if not module.weight.is_meta:
+                fill(module.weight, _normal(module.weight.shape, generator).mul_(STD * scale))
     return model
 
 
@@ -54,9 +57,8 @@ def place_codes(model: Backbone, start: int, vectors: Tensor, generator: torch.G
         raise ConfigError(f"codes {start}..{stop - 1} do not fit in a vocabulary of {model.vocab_size} ids")
     centred = vectors.float() - vectors.float().mean(dim=0)
     for table in (model.embedding, model.unembedding):
-        projection = _normal(centred.new_empty(centred.shape[1], model.width), generator)
-        rows = centred @ projection
-        table.weight[start:stop] = (rows * (STD / rows.std())).to(table.weight)
+        rows = centred @ _normal((centred.shape[1], model.width), generator).to(centred.device)
+        fill(table.weight, rows * (STD / rows.std()), start)
     return model
 
 
@@ -86,46 +88,43 @@ def grow(model: Backbone, vocab_size: int, generator: torch.Generator, kept: int
     with torch.device("meta"):
         embedding, unembedding = Embedding(vocab_size, model.width), Linear(model.width, vocab_size)
     for old, new in ((model.embedding, embedding), (model.unembedding, unembedding)):
-        rows = _grown(old.weight[:kept], vocab_size, generator)
+        rows = grown_rows(old.weight[:kept], vocab_size, generator)
         new.weight = nn.Parameter(rows, requires_grad=old.weight.requires_grad)
     # The memo makes the copy take the new tables in place of copies of the old ones.
     return copy.deepcopy(model, {id(model.embedding): embedding, id(model.unembedding): unembedding})
 
 
 @torch.no_grad()
-def grow_codes(model: Backbone, vectors: Tensor, start: int) -> Backbone:
-    """A new model with rows for codes that were added to a modality, the last one; the given model is untouched.
+def grown_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """A table [V, d] with more rows, [count, d]: the given ones, then w ~ N(mean, var) of them, per dimension."""
+    if rows.is_meta:
+        return rows.new_empty(count, rows.shape[1])
+    variance, mean = torch.var_mean(rows.float(), dim=0, correction=0)
+    fresh = _normal((count - len(rows), rows.shape[1]), generator).to(rows.device)
+    return torch.cat([rows, (mean + variance.sqrt() * fresh).to(rows.dtype)])
 
-    A new code begins with the rows of the old code whose vector lies nearest, in the embedding and in the head.
+
+@torch.no_grad()
+def rows_with_codes(rows: Tensor, vectors: Tensor, start: int) -> Tensor:
+    """A table [V, d] with rows for codes that were added to a modality, the last one: [start + K, d].
+
+    A new code begins with the row of the old code whose vector lies nearest.
 
     Args:
-        model: the model to copy, whose ids from `start` on are the old codes.
+        rows: of the embedding or the head, from `start` on those of the old codes.
         vectors: one vector per code, old ones first, [K, C].
         start: first id of the codes.
 
     Raises:
-        ConfigError: there are not more codes than the model has.
+        ConfigError: there are not more codes than the table has.
     """
-    old = model.vocab_size - start
+    old = len(rows) - start
     if not 0 < old < len(vectors):
         raise ConfigError(f"cannot grow {old} codes to {len(vectors)}; the codes must be the last ids, and become more")
-    distances = torch.cdist(vectors[old:].float(), vectors[:old].float())
-    source = torch.cat([torch.arange(model.vocab_size), start + distances.argmin(dim=1).cpu()])
-    with torch.device("meta"):
-        embedding, unembedding = Embedding(len(source), model.width), Linear(model.width, len(source))
-    for before, after in ((model.embedding, embedding), (model.unembedding, unembedding)):
-        after.weight = nn.Parameter(before.weight[source.to(before.weight.device)].clone())
-    return copy.deepcopy(model, {id(model.embedding): embedding, id(model.unembedding): unembedding})
+    nearest = torch.cdist(vectors[old:].float(), vectors[:old].float()).argmin(dim=1)
+    return torch.cat([rows, rows[start + nearest.to(rows.device)]])
 
 
-def _grown(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    variance, mean = torch.var_mean(rows.float(), dim=0, correction=0)
-    fresh = _normal(rows.new_empty(count - len(rows), rows.shape[1]), generator)
-    return torch.cat([rows, (mean + variance.sqrt() * fresh).to(rows.dtype)])
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal fp32 values of that shape and device; drawn on the generator's device, if at all."""
-    if like.is_meta:
-        return torch.empty_like(like, dtype=torch.float32)
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Standard normal fp32 values on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)

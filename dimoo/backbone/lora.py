@@ -20,6 +20,7 @@ from dimoo.backbone.config import LoRAConfig
 from dimoo.backbone.model import Backbone
 from dimoo.backbone.quantized import quantization
 from dimoo.core.errors import ConfigError
+from dimoo.core.sharded import fill
 
 
 class LoRALinear(Linear):
@@ -60,8 +61,7 @@ def adapted(backbone: Backbone, config: LoRAConfig, generator: torch.Generator) 
     """The same network with new adapters, and all else frozen but `modules_to_save`.
 
     The given one is untouched. The new one shares its frozen weights, and has copies of the modules that are trained
-    whole. A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is Kaiming's with a = sqrt(5), as in peft; B = 0. Values depend on
-    the generator alone, not on the device of the network.
+    whole. Adapters begin as `begin_adapters` has it; on the meta device they have no values.
 
     Args:
         backbone: the base; its blocks may be quantised.
@@ -83,10 +83,28 @@ def adapted(backbone: Backbone, config: LoRAConfig, generator: torch.Generator) 
             shared = memo[id(layer.weight)]
             assert isinstance(shared, nn.Parameter)
             outputs, inputs = shared.shape
-            a = _uniform(config.rank, inputs, generator, shared.device)
-            b = torch.zeros(outputs, config.rank, device=shared.device)
+            a = torch.empty(config.rank, inputs, device=shared.device)
+            b = torch.empty(outputs, config.rank, device=shared.device)
             memo[id(layer)] = LoRALinear(shared, a, b, config.alpha).train(layer.training)
-    return copy.deepcopy(backbone, memo)
+    return begin_adapters(copy.deepcopy(backbone, memo), config, generator)
+
+
+@torch.no_grad()
+def begin_adapters(backbone: Backbone, config: LoRAConfig, generator: torch.Generator) -> Backbone:
+    """Give the adapters of a network, which may be sharded, their first values in place, and return it.
+
+    A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is Kaiming's with a = sqrt(5), as in peft; B = 0. Values depend on the
+    generator alone, not on the device of the network, nor on how many processes share it.
+    """
+    for block in backbone.blocks:
+        for layer in (block.get_submodule(name) for name in config.targets):
+            assert isinstance(layer, LoRALinear)
+            layer.B.zero_()
+            if not layer.A.is_meta:
+                bound = layer.in_features**-0.5
+                values = torch.empty(layer.A.shape, device=generator.device)
+                fill(layer.A, values.uniform_(-bound, bound, generator=generator))
+    return backbone
 
 
 @torch.no_grad()
@@ -117,11 +135,3 @@ def adapters(network: nn.Module) -> dict[str, LoRALinear]:
 def _frozen(backbone: Backbone) -> dict[int, nn.Module | nn.Parameter]:
     """What a deep copy is to take for each parameter: another one on the same values, without gradients."""
     return {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in backbone.parameters()}
-
-
-def _uniform(rank: int, inputs: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    if device.type == "meta":
-        return torch.empty(rank, inputs, device=device)
-    bound = inputs**-0.5
-    values = torch.empty(rank, inputs, device=generator.device)
-    return values.uniform_(-bound, bound, generator=generator).to(device)

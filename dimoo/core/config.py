@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dimoo.core.errors import ConfigError
+from dimoo.core.explain import TAG, explain
 
 ConfigT = TypeVar("ConfigT", bound="StrictConfig")
 
@@ -28,6 +29,20 @@ class StrictConfig(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+    def __init__(self, /, **values: Any) -> None:
+        """A config of these settings.
+
+        Raises:
+            ConfigError: with one line per problem: where, what was given, what is wanted.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(type(self), values, error)) from error
+
+    # As pydantic marks its own: settings that are validated as parts of others, from JSON say, do not pass here.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     def save(self, path: Path) -> None:
         """Write the config as indented JSON."""
@@ -48,10 +63,6 @@ class StrictConfig(BaseModel):
             raise ConfigError(f"{path} is not valid JSON: {error}") from error
 
 
-TAG = "kind"
-"""The field that says which one of several configs a part is."""
-
-
 def parse(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Validate plain JSON values as a config; lists become tuples, unions are resolved by their tag.
 
@@ -61,7 +72,7 @@ def parse(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     try:
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise ConfigError(_explain(kind.__name__, error)) from error
+        raise ConfigError(explain(kind, values, error)) from error
 
 
 def override(config: ConfigT, assignments: Iterable[str]) -> ConfigT:
@@ -130,12 +141,3 @@ def _key(node: Any, key: str, path: str) -> str | int:
         return key
     known = f"0..{len(node) - 1}" if isinstance(node, list) else ", ".join(node) if isinstance(node, dict) else "none"
     raise ConfigError(f"override {path!r}: there is no {key!r} here; known: {known}")
-
-
-def _explain(name: str, error: ValidationError) -> str:
-    lines = [
-        f"  {'.'.join(str(part) for part in problem['loc']) or '(whole)'}: {problem['msg']}"
-        f" (given {problem['input']!r:.80})"
-        for problem in error.errors()
-    ]
-    return f"{name} is not valid:\n" + "\n".join(lines)

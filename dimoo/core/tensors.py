@@ -62,7 +62,9 @@ def plain_tensors(tensor: Tensor, name: str = "") -> Iterator[tuple[str, Tensor]
         yield name, tensor
         return
     for part in tensor.__tensor_flatten__()[0]:
-        yield from plain_tensors(getattr(tensor, part), f"{name}.{part}")
+        inner = getattr(tensor, part)
+        if isinstance(inner, Tensor):  # a sharded tensor also names its mesh
+            yield from plain_tensors(inner, f"{name}.{part}")
 
 
 def mismatches(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> list[str]:

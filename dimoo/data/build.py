@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
 from typing_extensions import assert_never
 
+from dimoo.data.checking import Progress, unseen
 from dimoo.data.config import (
     FolderSourceConfig,
     JsonlSourceConfig,
@@ -21,15 +20,13 @@ from dimoo.data.example import Check, Source, anything
 from dimoo.data.fitted import Fitted, sizes_of
 from dimoo.data.folder import FolderSource
 from dimoo.data.jsonl import JsonlSource
-from dimoo.data.rows import check
 from dimoo.data.shards import ShardSource
 from dimoo.data.splits import Endless, Later, endless
 from dimoo.data.world.source import WorldSource
-from dimoo.presets.tasks import TaskText
 
 
 def build_source(
-    config: SourceConfig, *, seed: int, examples: int, tasks: Mapping[str, TaskText] | None = None
+    config: SourceConfig, *, seed: int, examples: int, check: Check = anything, progress: Progress = unseen
 ) -> Source:
     """A source for a run that will read indices 0 .. examples - 1.
 
@@ -39,8 +36,8 @@ def build_source(
         config: where the examples come from.
         seed: of the world, and of the shuffles.
         examples: how many the run reads.
-        tasks: the model's table, for rows that it cannot be taught to be bad ones; None: rows are not checked against
-            a table.
+        check: what the rows of files must pass besides, for those that a model cannot be taught to be bad ones.
+        progress: is told how many rows of files are looked at.
 
     Raises:
         DataError: a file is missing, there are bad rows that are not to be left out, or no good ones, or none that are
@@ -51,11 +48,10 @@ def build_source(
         starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
         sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
         return Curriculum(sources=sources, starts=starts)
-    wanted: Check = anything if tasks is None else partial(check, tasks=tasks)
     if isinstance(config, ShardSourceConfig):
-        files: Source = ShardSource(Path(config.path), check=wanted)
+        files: Source = ShardSource(Path(config.path), check=check)
     else:
-        files, _ = open_files(config, wanted)
+        files, _ = open_files(config, check, progress)
     return endless(files, seed=seed, held_out=config.held_out)
 
 
@@ -73,18 +69,21 @@ def held_out(source: Source, *, examples: int) -> Source | None:
     return None if source.size is not None else Later(source=source, first=examples)
 
 
-def open_files(config: FolderSourceConfig | JsonlSourceConfig, wanted: Check = anything) -> tuple[Fitted, str]:
+def open_files(
+    config: FolderSourceConfig | JsonlSourceConfig, check: Check = anything, progress: Progress = unseen
+) -> tuple[Fitted, str]:
     """All examples of a folder or file in its order, their pictures fitted; and a digest of what they are made of.
 
     Raises:
         DataError: it is missing, there are bad rows that are not to be left out, or no good ones.
     """
-    opened: FolderSource | JsonlSource
+    kind: type[FolderSource | JsonlSource]
     match config:
         case FolderSourceConfig():
-            opened = FolderSource(Path(config.path), on_bad=config.on_bad)
+            kind = FolderSource
         case JsonlSourceConfig():
-            opened = JsonlSource(Path(config.path), on_bad=config.on_bad, check=wanted)
+            kind = JsonlSource
         case _:
             assert_never(config)
+    opened = kind(Path(config.path), on_bad=config.on_bad, check=check, verify=config.verify, progress=progress)
     return Fitted(source=opened, sizes=sizes_of(config.size)), opened.digest()

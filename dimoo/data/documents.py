@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,7 +13,8 @@ from dimoo.core.errors import DataError, RequestError
 from dimoo.data.blocks import active_block
 from dimoo.data.config import DropoutConfig, MixtureConfig
 from dimoo.data.encoded import encode_pictures
-from dimoo.data.example import Codes, Example, Picture, Pixels, TaskExample
+from dimoo.data.example import Codes, Example, Picture, Pixels, TaskExample, pictures_of
+from dimoo.data.rows import check
 from dimoo.diffusion.guidance import CONDITION
 from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tasks.problem import Problem
@@ -23,6 +24,9 @@ from dimoo.tasks.speech import entry_of, say, usual_tokens
 from dimoo.tokenizers.base import Tokenizer
 from dimoo.tokenizers.document import Document
 from dimoo.tokenizers.prompts import Grid, Prompts, Words
+
+GENERATE, CAPTION, QUESTION, PAIR = range(4)
+"""What can be asked about a picture, by its place among the mixture's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,20 @@ class DocumentBuilder:
             documents.append(built.document(branch))
         return documents
 
+    def check(self, example: Example[Picture]) -> None:
+        """A `Check`: that whatever may be drawn for an example can be built; its pictures are not encoded.
+
+        Raises:
+            DataError: as `rows.check`; or the mixture asks for nothing that the example has, or some of its words take
+                more tokens than are planned for them.
+        """
+        check(example, self.tasks)
+        any_grid = Grid(modality=self.image_tokenizer.modality, shape=(1, 1))
+        grids = {id(picture): any_grid for picture in pictures_of(example)}
+        faults = [fault for one in self._requests(example) for fault in self._faults(one, grids)]
+        if faults:
+            raise DataError("; ".join(dict.fromkeys(faults)))
+
     def _branch(self, built: Problem, generator: Generator) -> str:
         dropout = self.mixture.dropout
         if isinstance(dropout, DropoutConfig):
@@ -71,57 +89,69 @@ class DocumentBuilder:
         """What is asked of an example: one of its tasks, or something about its picture by the mixture's weights."""
         if example.tasks:
             return example.tasks[int(torch.randint(len(example.tasks), (), generator=generator))]
+        kind = int(torch.multinomial(torch.tensor(self._weights(example)), 1, generator=generator))
+        turn = int(torch.randint(len(example.qa), (), generator=generator)) if kind == QUESTION else 0
+        return _asked(example, kind, turn)
+
+    def _requests(self, example: Example[Picture]) -> Iterator[TaskExample[Picture]]:
+        """Everything that may be asked of an example."""
+        if example.tasks:
+            yield from example.tasks
+            return
+        for kind, weight in enumerate(self._weights(example)):
+            for turn in range(len(example.qa) if kind == QUESTION else 1):
+                if weight:
+                    yield _asked(example, kind, turn)
+
+    def _weights(self, example: Example[Picture]) -> list[float]:
+        """Of what can be asked about its picture."""
         mixture, caption, qa = self.mixture, example.caption, example.qa
         if example.image is None:
             raise DataError(f"the example with caption {caption!r} has no picture")
-        weights = torch.tensor(
-            [
-                mixture.text_to_image if caption is not None else 0.0,
-                mixture.caption if caption is not None else 0.0,
-                mixture.question if qa else 0.0,
-                mixture.pair if caption is not None else 0.0,
-            ]
-        )
-        if float(weights.sum()) == 0:
+        weights = [
+            mixture.text_to_image if caption is not None else 0.0,
+            mixture.caption if caption is not None else 0.0,
+            mixture.question if qa else 0.0,
+            mixture.pair if caption is not None else 0.0,
+        ]
+        if not any(weights):
             raise DataError(
                 f"an example with caption {caption!r} and {len(qa)} questions has nothing that the mixture asks for"
             )
-        kind = int(torch.multinomial(weights, 1, generator=generator))
-        if kind in (0, 3):
-            return TaskExample(task="generate", words=caption or "", image=example.image, learn_words=kind == 3)
-        if kind == 1:
-            return TaskExample(task="ask", words=CAPTION_REQUEST, images=(example.image,), text=caption)
-        question, answer = qa[int(torch.randint(len(qa), (), generator=generator))]
-        return TaskExample(task="ask", words=question, images=(example.image,), text=answer)
+        return weights
 
     def _problem(self, one: TaskExample[Picture], grids: Mapping[int, Grid]) -> Problem:
-        said = say(
-            self.tasks,
-            one.task,
-            words=one.words,
-            option=one.option,
-            images=[grids[id(picture)] for picture in one.images],
-        )
-        answer: list[Grid | Words] = []
-        if one.image is not None:
-            answer.append(self._answer(one, grids[id(one.image)]))
-        if one.text is not None:
-            length = usual_tokens(
-                one.words,
-                images=len(one.images),
-                pictured=one.image is not None,
-                caption=self.mixture.caption_tokens,
-                answer=self.mixture.question_tokens,
-            )
-            answer.append(Words(text=one.text, length=length))
+        said = self._said(one, grids)
+        made = [] if one.image is None else [self._answer(one, grids[id(one.image)])]
         family = entry_of(self.tasks, one.task).family
-        found = problem(self.prompts, family, said, answer)
+        found = problem(self.prompts, family, said, [*made, *self._words(one)])
         if not one.learn_words:
             return found
         if one.images:
             raise DataError(f"the words of the {one.task!r} example cannot be learnt: it has pictures in its request")
         learnt = self.prompts.learnt_context(family, "".join(piece for piece in said if isinstance(piece, str)))
         return replace(found, branches={**found.branches, CONDITION: learnt})
+
+    def _said(self, one: TaskExample[Picture], grids: Mapping[int, Grid]) -> list[str | Grid]:
+        images = [grids[id(picture)] for picture in one.images]
+        return say(self.tasks, one.task, words=one.words, option=one.option, images=images)
+
+    def _words(self, one: TaskExample[Picture]) -> list[Words]:
+        """The answer's part in words, where it has one."""
+        lengths = {True: self.mixture.caption_tokens, False: self.mixture.question_tokens}
+        return [] if one.text is None else [Words(text=one.text, length=lengths[_is_long(one)])]
+
+    def _faults(self, one: TaskExample[Picture], grids: Mapping[int, Grid]) -> Iterator[str]:
+        """Which of its words take too many tokens."""
+        said, words = self._said(one, grids), self._words(one)
+        try:
+            self.prompts.context(entry_of(self.tasks, one.task).family, said)
+        except RequestError as error:
+            yield f"{error}, or raise template.max_prompt_tokens"
+        try:
+            self.prompts.answer(words)
+        except RequestError as error:
+            yield f"{error}; shorten it, or raise mixture.{'caption' if _is_long(one) else 'question'}_tokens"
 
     def _answer(self, one: TaskExample[Picture], grid: Grid) -> Grid:
         """A picture as an answer: a code is given where all its pixels are."""
@@ -149,3 +179,17 @@ class DocumentBuilder:
     @cached_property
     def _fingerprint(self) -> str:
         return self.image_tokenizer.fingerprint
+
+
+def _asked(example: Example[Picture], kind: int, turn: int) -> TaskExample[Picture]:
+    """Something about an example's picture; of its questions that of one turn."""
+    assert example.image is not None
+    if kind in (GENERATE, PAIR):
+        return TaskExample(task="generate", words=example.caption or "", image=example.image, learn_words=kind == PAIR)
+    words, text = (CAPTION_REQUEST, example.caption) if kind == CAPTION else example.qa[turn]
+    return TaskExample(task="ask", words=words, images=(example.image,), text=text)
+
+
+def _is_long(one: TaskExample[Picture]) -> bool:
+    """Whether as many tokens are planned for the answer's words as for a caption."""
+    return bool(usual_tokens(one.words, images=len(one.images), pictured=one.image is not None, caption=1, answer=0))

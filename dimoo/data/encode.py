@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,73 +13,66 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError
 from dimoo.core.files import write_tensors
+from dimoo.data.checking import Progress, unseen
 from dimoo.data.encoded import encode_pictures
 from dimoo.data.example import Example, Picture, Source, TaskExample, pictures_of, pixels_of
-from dimoo.data.shards import MANIFEST, Manifest, ShardSource, StoredExample, StoredTask
+from dimoo.data.shards import Manifest, StoredExample, StoredTask, manifests_in
 from dimoo.tokenizers.base import Tokenizer
 
 BATCH = 32
 """Examples whose pictures are encoded together."""
-Progress = Callable[[int, int], None]
-"""Is told how many examples of how many are done."""
 
 
 def write_shards(
-    source: Source, tokenizer: Tokenizer, folder: Path, *, manifest: Manifest, progress: Progress | None = None
-) -> ShardSource:
-    """Encode every example of a source; shards that there are already are left as they are.
+    source: Source, tokenizer: Tokenizer, folder: Path, *, manifest: Manifest, progress: Progress = unseen
+) -> None:
+    """Encode the examples of a source that a part has; shards that there are already are left as they are.
 
     A file is written beside its place and moved there when it is whole, so that what is broken off goes on later.
 
     Args:
         source: of `manifest.examples` examples with pixels.
         tokenizer: encodes the pictures.
-        folder: is made where it is absent.
+        folder: is made where it is absent; other parts may be written into it at the same time.
         manifest: what is encoded, and how.
         progress: is called after each batch.
 
     Raises:
-        DataError: the folder holds shards of something else, or an example cannot be stored.
+        DataError: the folder holds shards of something else, or in other parts, or an example cannot be stored.
         RequestError: the tokenizer takes no pictures of a size.
         CheckpointError: a file cannot be written: the disk is full, say.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, manifest)
-    done = 0
+    done, total = 0, len(manifest.indices)
     for number, name in enumerate(manifest.files):
-        first = number * manifest.shard_examples
-        indices = range(first, min(first + manifest.shard_examples, manifest.examples))
+        indices = manifest.indices[number * manifest.shard_examples :][: manifest.shard_examples]
         if not (folder / name).is_file():
             shard = _Writer(tokenizer=tokenizer)
             for start in range(0, len(indices), BATCH):
                 batch = indices[start : start + BATCH]
                 shard.add([source.example(index) for index in batch])
-                if progress is not None:
-                    progress(done + start + len(batch), manifest.examples)
-            part = folder / f"{name}.part"
-            write_tensors(part, shard.tensors())
-            os.replace(part, folder / name)
+                progress(done + start + len(batch), total)
+            unfinished = folder / f"{name}.part"
+            write_tensors(unfinished, shard.tensors())
+            os.replace(unfinished, folder / name)
         done += len(indices)
-        if progress is not None:
-            progress(done, manifest.examples)
-    return ShardSource(folder)
+        progress(done, total)
 
 
 def _claim(folder: Path, manifest: Manifest) -> None:
-    path = folder / MANIFEST
-    if path.exists():
-        before = Manifest.load(path)
-        changed = [name for name in Manifest.model_fields if getattr(before, name) != getattr(manifest, name)]
-        if not changed:
-            return
-        if any((folder / name).is_file() for name in before.files):
+    for before in manifests_in(folder):
+        changed = manifest.changed_from(before)
+        # An own plan that nothing came of may be changed; from another's, files may be in the making elsewhere.
+        begun = before.name != manifest.name or any((folder / name).is_file() for name in before.files)
+        if changed and begun:
             raise DataError(
                 f"{folder} holds shards that differ from these in {', '.join(changed)}; choose another folder, or"
                 " delete that one"
             )
-    part = folder / f"{MANIFEST}.part"
-    manifest.save(part)
-    os.replace(part, path)
+    unfinished = folder / f"{manifest.name}.part"
+    manifest.save(unfinished)
+    os.replace(unfinished, folder / manifest.name)
 
 
 @dataclass(frozen=True, kw_only=True)

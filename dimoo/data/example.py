@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from typing_extensions import TypeVar
 
 from dimoo.core.errors import DataError
 from dimoo.core.pictures import as_rgb
 
 OnBad = Literal["raise", "report"]
+Verify = Literal["pixels", "headers"]
+"""How pictures are looked at before they are used: decoded, or opened alone."""
+LATE = "mend it, or find all such pictures beforehand with source.verify=pixels (dimoo encode --verify pixels)"
+"""What to do about a picture that cannot be read when it is drawn."""
+QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations of EXIF in which height and width are exchanged."""
+
+LISTED = 50
+"""Bad rows that a message lists."""
+LEAVE_OUT = "mend them, or go on without them (source.on_bad=report; of dimoo encode --on-bad report)"
 
 logger = logging.getLogger(__name__)
 
@@ -132,34 +143,69 @@ class BadRow:
         return f"{self.where}: {self.reason}"
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> Pixels:
     """A picture file as uint8 [height, width, 3], see `as_rgb`; of an animation the first frame is taken.
 
     Raises:
         DataError: the file is missing, is no picture, or is damaged; the message says why.
     """
+    with _opened(path) as image:
+        return np.asarray(as_rgb(image))
+
+
+def read_header(path: Path) -> Pixels:
+    """A black picture of the size that a picture file says it has: none but a TIFF is decoded, so it may be damaged.
+
+    Returns:
+        uint8 [height, width, 3], all in one byte of memory.
+
+    Raises:
+        DataError: the file is missing or no picture; the message says why.
+    """
+    with _opened(path) as image:
+        if image.format == "TIFF":  # is turned as it is decoded, by some versions of Pillow when it is opened
+            image.load()
+        width, height = image.size
+        # For a tag that may stand behind the pixels, Pillow would decode those of a PNG.
+        told = image.format != "PNG" or "exif" in image.info
+        if told and image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS:
+            width, height = height, width
+    return np.broadcast_to(np.uint8(0), (height, width, 3))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as opened:
-            return np.asarray(as_rgb(opened))
+        with Image.open(path) as image:
+            yield image
     except FileNotFoundError as error:
         raise DataError("the image does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}") from error
 
 
-def settle(bad: Sequence[BadRow], *, source: Path, good: int, on_bad: OnBad) -> None:
-    """Raise one error that lists all bad rows, or log it and go on with the good ones.
+def settle(bad: Sequence[BadRow], *, source: Path, good: int, on_bad: OnBad, remedy: str = LEAVE_OUT) -> None:
+    """Raise one error that lists the bad rows, the first `LISTED` of them, or log it and go on with the good ones.
+
+    Args:
+        bad: all bad rows.
+        source: that they are of.
+        good: how many others there are.
+        on_bad: what to do.
+        remedy: what a user can do about them.
 
     Raises:
         DataError: there are bad rows and `on_bad` is "raise", or there is no good row at all.
     """
-    listing = "".join(f"\n  {row}" for row in bad)
+    listing = "".join(f"\n  {row}" for row in bad[:LISTED])
+    listing += f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    rows = f"{len(bad)} bad row{'s' * (len(bad) != 1)}"
     if not good:
-        raise DataError(f"{source} has no usable rows" + (f"; {len(bad)} are bad:{listing}" if bad else ""))
+        raise DataError(f"{source} has no usable rows" + (f"; mend one of {rows}:{listing}" if bad else ""))
     if bad and on_bad == "raise":
-        raise DataError(f'{source}: {len(bad)} bad rows (on_bad="report" goes on without them):{listing}')
+        raise DataError(f"{source}: {rows}; {remedy}:{listing}")
     if bad:
-        logger.warning("%s: left out %d bad rows, %d are good:%s", source, len(bad), good, listing)
+        logger.warning("%s: left out %s of %d:%s", source, rows, len(bad) + good, listing)
 
 
 def at(index: int, size: int) -> int:

@@ -6,7 +6,20 @@ import hashlib
 from pathlib import Path
 
 from dimoo.core.errors import DataError
-from dimoo.data.example import BadRow, Example, OnBad, at, read_image, settle
+from dimoo.data.checking import Progress, looked_over, unseen
+from dimoo.data.example import (
+    LATE,
+    BadRow,
+    Check,
+    Example,
+    OnBad,
+    Verify,
+    anything,
+    at,
+    read_header,
+    read_image,
+    settle,
+)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
@@ -17,16 +30,27 @@ class FolderSource:
     The caption of `red_bike.jpg` is the text of `red_bike.txt` beside it; without such a file it is the name
     itself, with `_` and `-` read as spaces: "red bike". White space in captions is joined to single spaces.
 
-    All pictures are decoded once on opening, so that a damaged one shows up before training, not within.
+    All pictures are looked at on opening, so that a bad one shows up before training, not within.
     """
 
-    def __init__(self, path: Path | str, *, on_bad: OnBad = "raise") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        on_bad: OnBad = "raise",
+        check: Check = anything,
+        verify: Verify = "pixels",
+        progress: Progress = unseen,
+    ) -> None:
         """Open a folder.
 
         Args:
             path: the folder.
             on_bad: "raise" one error that lists all bad pictures and captions, or "report": log them, keep
                 them in `bad`, and go on without them.
+            check: what pictures with their captions must pass besides; called by several threads.
+            verify: "pixels": decode every picture; "headers": only open it, which is fast and finds no damage within.
+            progress: is told how many files are looked at.
 
         Raises:
             DataError: the folder is missing, there are bad rows, or no good ones.
@@ -37,12 +61,18 @@ class FolderSource:
         pictures = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         rows: list[tuple[Path, str]] = []
         bad: list[BadRow] = []
-        for picture in pictures:
-            try:
-                read_image(picture)
-                rows.append((picture, _caption(picture)))
-            except DataError as error:
-                bad.append(BadRow(where=str(picture.relative_to(self.path)), reason=str(error)))
+        read = read_image if verify == "pixels" else read_header
+
+        def look(picture: Path) -> str:
+            image, caption = read(picture), _caption(picture)
+            check(Example(image=image, caption=caption))
+            return caption
+
+        for picture, found in zip(pictures, looked_over(pictures, look, progress), strict=True):
+            if isinstance(found, DataError):
+                bad.append(BadRow(where=str(picture.relative_to(self.path)), reason=str(found)))
+            else:
+                rows.append((picture, found))
         settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
         self._rows = tuple(rows)
         self.bad = tuple(bad)
@@ -65,10 +95,13 @@ class FolderSource:
 
         Raises:
             IndexError: the index is out of range.
-            DataError: the picture has changed on disk and can no longer be read.
+            DataError: the picture cannot be read: it has changed, or headers alone were looked at.
         """
         picture, caption = self._rows[at(index, self.size)]
-        return Example(image=read_image(picture), caption=caption)
+        try:
+            return Example(image=read_image(picture), caption=caption)
+        except DataError as error:
+            raise DataError(f"{picture}: {error}; {LATE}") from error
 
 
 def _caption(picture: Path) -> str:

@@ -12,15 +12,19 @@ from pydantic import Field, ValidationError, model_validator
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import DataError
+from dimoo.data.checking import Progress, looked_over, unseen
 from dimoo.data.example import (
+    LATE,
     BadRow,
     Check,
     Example,
     OnBad,
     Pixels,
     TaskExample,
+    Verify,
     anything,
     at,
+    read_header,
     read_image,
     settle,
 )
@@ -109,17 +113,27 @@ class JsonlSource:
 
     Unknown keys are errors; empty lines are skipped.
 
-    All pictures are decoded once on opening, so that a damaged one shows up before training, not within.
+    All pictures are looked at on opening, so that a bad one shows up before training, not within.
     """
 
-    def __init__(self, path: Path | str, *, on_bad: OnBad = "raise", check: Check = anything) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        on_bad: OnBad = "raise",
+        check: Check = anything,
+        verify: Verify = "pixels",
+        progress: Progress = unseen,
+    ) -> None:
         """Open a file.
 
         Args:
             path: the file.
             on_bad: "raise" one error that lists all bad rows, or "report": log them, keep them in `bad`, and
                 go on without them.
-            check: what rows must pass besides.
+            check: what rows must pass besides; called by several threads.
+            verify: "pixels": decode every picture; "headers": only open it, which is fast and finds no damage within.
+            progress: is told how many lines are looked at.
 
         Raises:
             DataError: the file is missing, there are bad rows, or no good ones.
@@ -127,15 +141,19 @@ class JsonlSource:
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"{self.path} is not a file; give a file of JSON lines")
-        rows: list[Row] = []
+        rows: list[tuple[int, Row]] = []
         bad: list[BadRow] = []
-        for number, line in enumerate(self.path.read_bytes().split(b"\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(self._checked(line, check))
-            except DataError as error:
-                bad.append(BadRow(where=f"{self.path.name}:{number}", reason=str(error)))
+        lines = [pair for pair in enumerate(self.path.read_bytes().split(b"\n"), 1) if pair[1].strip()]
+        read = read_image if verify == "pixels" else read_header
+
+        def look(pair: tuple[int, bytes]) -> Row:
+            return _checked(pair[1], check, self._reader(read))
+
+        for (number, _), found in zip(lines, looked_over(lines, look, progress), strict=True):
+            if isinstance(found, DataError):
+                bad.append(BadRow(where=f"{self.path.name}:{number}", reason=str(found)))
+            else:
+                rows.append((number, found))
         settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
         self._rows = tuple(rows)
         self.bad = tuple(bad)
@@ -148,7 +166,7 @@ class JsonlSource:
     def digest(self) -> str:
         """Changes with the good rows and the sizes of their picture files."""
         found = hashlib.blake2b(digest_size=16)
-        for row in self._rows:
+        for _, row in self._rows:
             sizes = [(self.path.parent / path).stat().st_size for _, path in row.pictures()]
             found.update(f"{row.model_dump_json()}{sizes}\n".encode())
         return found.hexdigest()
@@ -158,27 +176,41 @@ class JsonlSource:
 
         Raises:
             IndexError: the index is out of range.
-            DataError: a picture has changed on disk and can no longer be read.
+            DataError: a picture cannot be read: it has changed, or headers alone were looked at.
         """
-        return self._rows[at(index, self.size)].example(self._reader())
-
-    def _reader(self) -> Callable[[str], Pixels]:
-        """Reads each picture of a row once."""
-        return cache(lambda path: read_image(self.path.parent / path))
-
-    def _checked(self, line: bytes, check: Check) -> Row:
+        number, row = self._rows[at(index, self.size)]
         try:
-            row = Row.model_validate_json(line)
-        except ValidationError as error:
-            reasons = (f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']}" for e in error.errors())
-            raise DataError("; ".join(reasons)) from error
-        read, problems = self._reader(), list[str]()
-        for key, path in row.pictures():
+            return row.example(self._reader(read_image))
+        except DataError as error:
+            raise DataError(f"{self.path}:{number}: {error}; {LATE}") from error
+
+    def _reader(self, read: Callable[[Path], Pixels]) -> Callable[[str], Pixels]:
+        """Reads each picture of a row once."""
+
+        def named(path: str) -> Pixels:
             try:
-                read(path)
+                return read(self.path.parent / path)
             except DataError as error:
-                problems.append(f"{key} {path!r}: {error}")
-        if problems:
-            raise DataError("; ".join(problems))
-        check(row.example(read))
-        return row
+                raise DataError(f"{path!r}: {error}") from error
+
+        return cache(named)
+
+
+def _checked(line: bytes, check: Check, read: Callable[[str], Pixels]) -> Row:
+    try:
+        row = Row.model_validate_json(line)
+    except ValidationError as error:
+        reasons = (
+            f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
+        raise DataError("; ".join(reasons)) from error
+    problems: list[str] = []
+    for key, path in row.pictures():
+        try:
+            read(path)
+        except DataError as error:
+            problems.append(f"{key} {error}")
+    if problems:
+        raise DataError("; ".join(problems))
+    check(row.example(read))
+    return row

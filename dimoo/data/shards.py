@@ -1,7 +1,9 @@
 """Examples with encoded pictures, in safetensors files: read one at a time, nothing but what is asked for.
 
 A folder holds `shards.json` (the manifest) and `00000.safetensors`, `00001.safetensors` ... of E examples each, fewer
-in the last. A file holds
+in the last. Made in N parts, each for itself, it holds `2-of-N.json` and `2-of-N-00000.safetensors` ... for each in
+their place; part K has the examples K - 1, K - 1 + N, ... of all. Parts may also lie in folders of their own in it. A
+file holds
 
     rows      uint8 [bytes]    the examples as JSON, one after the other
     row_ends  int64 [E]        where each ends in `rows`
@@ -16,20 +18,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
+from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import ConfigError, DataError
 from dimoo.data.example import BadRow, Check, Codes, Example, TaskExample, anything, at, settle
 
 MANIFEST = "shards.json"
+OF_PART = "[0-9]*-of-[0-9]*.json"
+"""What it is called for each of several parts."""
 OPEN = 16
-"""Files that are held open at a time."""
+"""Files that are held open at a time, or one of each part where those are more."""
 
 
 class Manifest(StrictConfig):
@@ -43,14 +48,46 @@ class Manifest(StrictConfig):
     size: tuple[int, int] | int
     """That the pictures were brought to; see `FolderSourceConfig.size`."""
     examples: int = Field(ge=1)
-    """In all files."""
+    """In all parts together."""
     shard_examples: int = Field(ge=1)
-    """In each file but the last."""
+    """In each file but a part's last."""
+    part: int = Field(default=1, ge=1)
+    """Which part this is, of ..."""
+    parts: int = Field(default=1, ge=1)
+    """... so many."""
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.part > self.parts:
+            raise ValueError(f"there is no part {self.part} of {self.parts}; parts are counted from 1")
+        return self
+
+    @property
+    def indices(self) -> range:
+        """The examples of this part, by their number among all."""
+        return range(self.part - 1, self.examples, self.parts)
+
+    @property
+    def name(self) -> str:
+        """Of the manifest's own file."""
+        return MANIFEST if self.parts == 1 else f"{self.part}-of-{self.parts}.json"
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the files, in order."""
-        return tuple(f"{number:05}.safetensors" for number in range(-(-self.examples // self.shard_examples)))
+        """The names of the files of this part, in order."""
+        prefix = "" if self.parts == 1 else f"{self.part}-of-{self.parts}-"
+        count = -(-len(self.indices) // self.shard_examples)
+        return tuple(f"{prefix}{number:05}.safetensors" for number in range(count))
+
+    @property
+    def again(self) -> str:
+        """How to make what is missing of it."""
+        return "dimoo encode" if self.parts == 1 else f"dimoo encode --part {self.part}/{self.parts}"
+
+    def changed_from(self, other: Manifest) -> list[str]:
+        """The settings in which another part, or the same one before, differs."""
+        names = Manifest.model_fields.keys() - {"part"}
+        return sorted(name for name in names if getattr(self, name) != getattr(other, name))
 
 
 class StoredTask(StrictConfig):
@@ -88,17 +125,18 @@ class ShardSource:
             DataError: there are no shards, or not all of them, or bad examples, all of which are listed.
         """
         self.path = Path(path)
-        try:
-            self.manifest = Manifest.load(self.path / MANIFEST)
-        except ConfigError as error:
-            raise DataError(f"there are no shards in {self.path}: {error}; make them with dimoo encode") from error
-        missing = [name for name in self.manifest.files if not (self.path / name).is_file()]
-        if missing:
-            raise DataError(
-                f"{self.path} lacks {len(missing)} of {len(self.manifest.files)} shards, the first is {missing[0]}; run"
-                " dimoo encode again, which goes on where it was broken off"
-            )
-        self._shard = lru_cache(maxsize=OPEN)(self._opened)
+        parts = _parts(self.path)
+        self.manifest = parts[0].manifest
+        self._files: list[tuple[Path, ...]] = []
+        for folder, manifest in ((part.folder, part.manifest) for part in parts):
+            missing = [name for name in manifest.files if not (folder / name).is_file()]
+            if missing:
+                raise DataError(
+                    f"{folder} lacks {len(missing)} of {len(manifest.files)} shards, the first is {missing[0]}; run"
+                    f" {manifest.again} again, which goes on where it was broken off"
+                )
+            self._files.append(tuple(folder / name for name in manifest.files))
+        self._shard = lru_cache(maxsize=max(OPEN, self.manifest.parts))(_Shard)
         if check is not anything:
             self._look_through(check)
 
@@ -114,20 +152,18 @@ class ShardSource:
             IndexError: the index is out of range.
             DataError: its file is corrupt.
         """
-        number, place = divmod(at(index, self.size), self.manifest.shard_examples)
+        number, part = divmod(at(index, self.size), self.manifest.parts)
+        shard, place = divmod(number, self.manifest.shard_examples)
+        path = self._files[part][shard]
         try:
-            return self._shard(number).example(place, self.manifest.fingerprint)
+            return self._shard(path).example(place, self.manifest.fingerprint)
         except (SafetensorError, OSError, IndexError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise DataError(
-                f"{self._file(number)} is corrupt: {reason}; delete it and run dimoo encode again"
-            ) from error
+            raise DataError(f"{path} is corrupt: {reason}; delete it and run dimoo encode again") from error
 
-    def _file(self, number: int) -> Path:
-        return self.path / self.manifest.files[number]
-
-    def _opened(self, number: int) -> _Shard:
-        return _Shard(self._file(number))
+    def __reduce__(self) -> tuple[type[ShardSource], tuple[Path]]:
+        """Another process opens the files itself."""
+        return ShardSource, (self.path,)
 
     def _look_through(self, check: Check) -> None:
         bad: list[BadRow] = []
@@ -136,7 +172,60 @@ class ShardSource:
                 check(self.example(index))
             except DataError as error:
                 bad.append(BadRow(where=f"{self.path.name}, example {index}", reason=str(error)))
-        settle(bad, source=self.path, good=self.size - len(bad), on_bad="raise")
+        remedy = "mend the rows that they are made of and encode those anew, or change what the reasons name"
+        settle(bad, source=self.path, good=self.size - len(bad), on_bad="raise", remedy=remedy)
+
+
+class _Part(NamedTuple):
+    folder: Path
+    manifest: Manifest
+
+
+def manifests_in(folder: Path) -> list[Manifest]:
+    """Those of the parts in a folder, by their numbers.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    paths = [*folder.glob(MANIFEST), *folder.glob(OF_PART)]
+    return sorted(map(Manifest.load, paths), key=lambda manifest: (manifest.parts, manifest.part))
+
+
+def _parts(path: Path) -> list[_Part]:
+    """Every part of the shards in a folder, in order.
+
+    Raises:
+        DataError: there are none; or one is missing, there twice, or of something else than the others.
+    """
+    below = [] if (path / MANIFEST).exists() else sorted({entry.parent for entry in path.glob(f"*/{OF_PART}")})
+    try:
+        found = [_Part(folder, manifest) for folder in (path, *below) for manifest in manifests_in(folder)]
+    except ConfigError as error:
+        raise DataError(f"the shards in {path} cannot be read: {error}; make them with dimoo encode") from error
+    if not found:
+        raise DataError(f"there are no shards in {path}: it has no {MANIFEST}; make them with dimoo encode")
+    first = found[0]
+    by_number: dict[int, _Part] = {}
+    for part in found:
+        changed = part.manifest.changed_from(first.manifest)
+        if changed:
+            raise DataError(
+                f"{part.folder / part.manifest.name} differs from {first.folder / first.manifest.name} in"
+                f" {', '.join(changed)}; encode every part with the same settings, and keep others elsewhere"
+            )
+        twice = by_number.setdefault(part.manifest.part, part)
+        if twice is not part:
+            raise DataError(
+                f"{part.folder / part.manifest.name} is there twice, also in {twice.folder}; delete one of them with"
+                " its files"
+            )
+    missing = [number for number in range(1, first.manifest.parts + 1) if number not in by_number]
+    if missing:
+        wanted = first.manifest.model_copy(update={"part": missing[0]})
+        raise DataError(
+            f"{path} lacks {len(missing)} of {wanted.parts} parts, the first is {wanted.part}; run {wanted.again}"
+        )
+    return [by_number[number] for number in sorted(by_number)]
 
 
 class _Shard:

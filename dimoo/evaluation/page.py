@@ -21,13 +21,19 @@ figure { margin: 0; max-width: 100%; } figure.words { width: 200px; }
 figure img { max-width: 100%; image-rendering: pixelated; border-radius: 6px; box-shadow: 0 0 0 1px #ddd;
   display: block; }
 small { color: #666; }
-img.wide { max-width: 100%; }
+img.wide, svg { max-width: 100%; height: auto; }
 figcaption { font-size: 13px; margin-top: 4px; overflow-wrap: anywhere; }
 .right { color: #15803d; font-weight: 600; } .wrong { color: #b91c1c; font-weight: 600; }
-table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: right;
-  border-bottom: 1px solid #e5e5e5; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: right; vertical-align: top;
+  border-bottom: 1px solid #e5e5e5; font-variant-numeric: tabular-nums; max-width: 28rem; overflow-wrap: break-word; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; } td.long { min-width: 16rem; }
+@media (max-width: 700px) { body { margin: 1rem auto; padding: 0 .7rem; } th, td { text-align: left; } }
 """
+
+
+LONG = 40
+"""Characters of a cell from which on it is kept wide enough to be read, however narrow the window is."""
 
 
 def page(title: str, note: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -66,10 +72,17 @@ def mark(right: bool | None) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>\n{body}</table>"
+    """A table of plain text, which scrolls by itself where a window is narrower; cells that a row lacks are empty."""
+    width = max(map(len, (head, *rows)))
+    filled = [(*row, *[""] * (width - len(row))) for row in (head, *rows)]
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in filled[0])
+    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in filled[1:])
+    return f'<div class="scroll"><table><tr>{top}</tr>\n{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def inline(picture: Image.Image) -> str:

@@ -128,10 +128,15 @@ class Stream(Generic[ResultT]):
             What the job's `preview` makes of its present tokens, None where the job has none.
 
         Raises:
-            IndexError: there is no such job.
+            RequestError: there is no such job.
         """
         looks = [job.preview for job in self._jobs]
         if index is not None:
+            if not -len(looks) <= index < len(looks):
+                raise RequestError(
+                    f"there is no job {index}: this stream has {len(looks)}, numbered from 0, not by steps; without a"
+                    " number preview() gives all of them"
+                )
             look = looks[index]
             return None if look is None else look(self._canvas.row(index).cpu())
         return [None if look is None else look(row) for look, row in zip(looks, self._rows(), strict=True)]

@@ -65,7 +65,7 @@ class Retouching:
 
     @classmethod
     def resumed(cls, model: Dimoo, session: Session) -> Retouching:
-        """A session of a record (`dimoo.tasks.records.record.told_of`): its picture is opened and its steps are taken again.
+        """A session of a record (`records.record.told_of`): its picture is opened and its steps are taken again.
 
         Raises:
             RequestError: as `Retouching` and `retouch`.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import AttentionKind, BackboneConfig
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import CheckpointError
 from dimoo.core.files import read_object
+from dimoo.core.sharded import fill
 from dimoo.core.tensors import mismatches, raise_all
 from dimoo.weights import shards as files
 from dimoo.weights.card import is_generated, read_card, write_card
@@ -157,15 +159,33 @@ class Filling:
     shards: Shards
     matches: Mapping[str, Match]
 
+    def only(self, names: Container[str]) -> Filling:
+        """Those of the tensors that have these names with us."""
+        kept = {theirs: match for theirs, match in self.matches.items() if match.name in names}
+        entries = {theirs: self.shards.entries[theirs] for theirs in kept}
+        return Filling(shards=replace(self.shards, entries=entries), matches=kept)
+
+    def values(self, progress: Progress = silent) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor under our name, one at a time, as it is stored.
+
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
+        for theirs, tensor in self.shards.read(progress):
+            match = self.matches[theirs]
+            yield match.name, match.values(tensor)
+
     def into(self, model: Backbone, progress: Progress = silent) -> None:
         """Copy every tensor to its place, one at a time, in the model's dtype and on its device.
+
+        Of a sharded model each process reads and copies its part. Weights that no tensor is for stay as they are.
 
         Raises:
             CheckpointError: a file cannot be read.
         """
         own = model.state_dict()
-        for name, tensor in self.shards.read(progress):
-            own[self.matches[name].name].copy_(self.matches[name].values(tensor))
+        for name, values in self.values(progress):
+            fill(own[name], values)
 
 
 def write_checkpoint(

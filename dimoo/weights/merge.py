@@ -59,10 +59,8 @@ def merge(
     for tensor in own.values():
         tensor.zero_()
     for checkpoint, weight in zip(opened, weights, strict=True):
-        filling = checkpoint.filling(total)
-        for name, tensor in filling.shards.read(progress):
-            match = filling.matches[name]
-            own[match.name].add_(match.values(tensor).float(), alpha=weight)
+        for name, values in checkpoint.filling(total).values(progress):
+            own[name].add_(values.float(), alpha=weight)
     stored = opened[0].filling(total).shards.dtypes[0] if dtype is None else dtype
     count = sum(tensor.numel() for tensor in own.values())
     precision = str(stored).removeprefix("torch.")

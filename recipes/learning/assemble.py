@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from typing_extensions import assert_never
 
+from dimoo.backbone.build import build_backbone
 from dimoo.backbone.compiled import compiled
 from dimoo.backbone.lora import adapted, merged
 from dimoo.backbone.model import Backbone
@@ -14,6 +16,7 @@ from dimoo.backbone.recompute import recomputed
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.build import build_source
+from dimoo.data.checking import Progress, unseen
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.denoise.objective import MaskedObjective
@@ -37,19 +40,25 @@ from recipes.learning.tokenizer import TokenizerModule
 ADAPTER = "adapter"
 
 
-def build_module(recipe: Recipe) -> TokenizerModule | DiffusionModule:
+def build_module(
+    recipe: Recipe, *, filled: bool = True, progress: Progress = unseen
+) -> TokenizerModule | DiffusionModule:
     """Everything that a run of any kind needs; see `tokenizer_module` and `diffusion_module`."""
     match recipe:
         case TokenizerRecipe():
-            return tokenizer_module(recipe)
+            return tokenizer_module(recipe, progress=progress)
         case DiffusionRecipe():
-            return diffusion_module(recipe)
+            return diffusion_module(recipe, filled=filled, progress=progress)
         case _:
             assert_never(recipe)
 
 
-def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
+def tokenizer_module(recipe: TokenizerRecipe, *, progress: Progress = unseen) -> TokenizerModule:
     """Everything that a tokenizer run needs; weights are fresh, or those of the tokenizer that it `extends`.
+
+    Args:
+        recipe: the full config.
+        progress: is told how many rows of files are looked at.
 
     Raises:
         ConfigError: the tokenizer that is extended differs from the recipe's in more than the number of codes.
@@ -60,16 +69,25 @@ def tokenizer_module(recipe: TokenizerRecipe) -> TokenizerModule:
         recipe,
         tokenizer=_tokenizer(recipe),
         objective=build_objective(recipe.objective, generator(run.seed, "tokenizer", "discriminator")),
-        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size),
+        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size, progress=progress),
     )
 
 
-def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) -> DiffusionModule:
+def diffusion_module(
+    recipe: DiffusionRecipe,
+    backbone: Backbone | None = None,
+    *,
+    filled: bool = True,
+    progress: Progress = unseen,
+) -> DiffusionModule:
     """Everything that a diffusion run needs; weights are fresh, or those of `warm_start`.
 
     Args:
         recipe: the full config.
         backbone: one to train in place of that; to look at a step, it may be on the meta device.
+        filled: whether the weights are there; else they are on the meta device, for `configure_model` to fill, which
+            gives each process of a sharded run its part alone.
+        progress: is told how many rows of files are looked at.
 
     Raises:
         ConfigError: the vocabulary of the tokenizers does not fit the backbone, or not that of the warm start; or new
@@ -81,16 +99,24 @@ def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) 
     image, vocabulary = start.image, start.vocabulary
     prompts = Prompts(text=start.text, vocabulary=vocabulary, template=recipe.template)
     schedule = parts.build_schedule(recipe.schedule)
-    source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size, tasks=recipe.tasks)
+    builder = DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks)
+    examples = run.steps * run.batch_size
+    source = build_source(recipe.source, seed=run.seed, examples=examples, check=builder.check, progress=progress)
+    own = backbone is None
     if backbone is None:
-        backbone = start.backbone(source)
-        _check_new_ids(start)
+        start.check()
+        with torch.device("meta"):
+            backbone = build_backbone(recipe.backbone)
     if recipe.lora is not None:
         backbone = adapted(backbone, recipe.lora, generator(run.seed, "train", "adapters"))
+    fill = partial(start.fill, source=source) if own else _as_it_is
+    if own and filled:
+        fill(backbone.to_empty(device="cpu"))
     return DiffusionModule(
         recipe,
         backbone=recomputed(compiled(backbone) if recipe.compile else backbone, recipe.recompute),
-        builder=DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks),
+        fill=fill,
+        builder=builder,
         source=source,
         objective=MaskedObjective(
             vocabulary=vocabulary,
@@ -105,16 +131,12 @@ def diffusion_module(recipe: DiffusionRecipe, backbone: Backbone | None = None) 
         ),
         model_config=start.model_config(),
         first_new=start.known if recipe.new_rows_steps else 0,
+        base=start.fingerprint if own and recipe.lora is not None else None,
     )
 
 
-def _check_new_ids(start: Start) -> None:
-    lora, total = start.recipe.lora, start.recipe.backbone.vocab_size
-    if lora is not None and len(lora.modules_to_save) < 2 and start.known < total:
-        raise ConfigError(
-            f"{start.recipe.warm_start!r} lacks the ids from {start.known} to {total - 1}, whose rows adapters do not"
-            " hold; set lora.modules_to_save to embedding and unembedding"
-        )
+def _as_it_is(backbone: Backbone) -> None:
+    """Nothing: its weights are given."""
 
 
 def _kind_weights(recipe: DiffusionRecipe, vocabulary: Vocabulary) -> dict[str, float]:

@@ -8,8 +8,9 @@ count of all packs together, are those of one process that takes the packs one a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Generator, nn
@@ -19,7 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dimoo.backbone.compiled import require_compiler
 from dimoo.backbone.model import Backbone
-from dimoo.core.errors import ConfigError, TrainingError
+from dimoo.core.errors import TrainingError
 from dimoo.core.rng import generator
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Source
@@ -29,11 +30,14 @@ from dimoo.tokenizers.document import Document
 from dimoo.tokenizers.packing import Batch, pack
 from recipes.config import DiffusionRecipe
 from recipes.learning.diagnostics import predictions
+from recipes.learning.feeding import Ahead
 from recipes.learning.guard import SpikeGuard, first_not_finite, lost, place_of
+from recipes.learning.kept import by_name, hold_what_is_trained, require_base
+from recipes.learning.making import StepDocuments
 from recipes.learning.new_rows import keep_new_rows
 from recipes.learning.operations import operations
 from recipes.learning.optimizer import adamw, rate
-from recipes.learning.packing import divided, require_room
+from recipes.learning.packing import divided
 from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks, whole
 
@@ -48,37 +52,73 @@ class DiffusionModule(StepModule):
         recipe: DiffusionRecipe,
         *,
         backbone: Backbone,
+        fill: Callable[[Backbone], None],
         builder: DocumentBuilder,
         source: Source,
         objective: MaskedObjective,
         model_config: ModelConfig,
         first_new: int = 0,
+        base: str | None = None,
     ) -> None:
         """Put the parts together.
 
         Args:
             recipe: the full config.
-            backbone: what is trained.
+            backbone: what is trained; on the meta device if each process is to hold but a part of it.
+            fill: gives it its first weights in place, when it is there.
             builder: makes documents.
             source: of examples.
             objective: masks and loss.
             model_config: how the model is exported.
             first_new: the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps` steps.
+            base: fingerprint of the weights that are frozen, where there are some; checkpoints hold but the others.
         """
         super().__init__()
         self.guard = SpikeGuard(recipe.optimizer.spike)
         self.recipe, self.backbone, self._first_new = recipe, backbone, first_new
+        self._fill, self._base = fill, base
         self.builder, self.source, self.objective = builder, source, objective
         self.model_config = model_config
         self._ranks = Ranks()
+        hold_what_is_trained(self)
 
     def configure_model(self) -> None:
-        """Give each process its part of every block, where the strategy shards the model (FSDP2)."""
+        """Give each process its part of every block, where the strategy shards the model (FSDP2).
+
+        A backbone on the meta device is divided first and filled then, so that it is nowhere whole.
+        """
         mesh = self.device_mesh
-        if mesh is not None and not isinstance(self.backbone, FSDPModule):
-            for block in self.backbone.blocks:
-                fully_shard(block, mesh=mesh["data_parallel"])
-            fully_shard(self.backbone, mesh=mesh["data_parallel"])
+        if mesh is None or isinstance(self.backbone, FSDPModule):
+            return
+        for block in self.backbone.blocks:
+            fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.backbone, mesh=mesh["data_parallel"])
+        if self.backbone.device.type == "meta":
+            self.backbone.to_empty(device=mesh.device_type)
+            self._fill(self.backbone)
+        # Lightning asks each module for its own weights, and knows none that a checkpoint lacks: see `base`.
+        self.strict_loading = self._base is None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep also which base the adapters belong to, and the optimiser's state by the names of weights."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["base"] = self._base
+        names = {weight: name for name, weight in self.named_parameters()}
+        if self.device_mesh is None:
+            (optimizer,) = self.trainer.optimizers
+            order = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
+        else:  # as Lightning counts them
+            order = list(names.values())
+        checkpoint["optimizer_states"] = [by_name(state, order) for state in checkpoint["optimizer_states"]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was.
+
+        Raises:
+            CheckpointError: its adapters belong to another base.
+        """
+        super().on_load_checkpoint(checkpoint)
+        require_base(self._base, checkpoint.get("base"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the backbone, with averages where they are kept."""
@@ -96,42 +136,28 @@ class DiffusionModule(StepModule):
         if isinstance(self.builder.image_tokenizer, nn.Module):
             self.builder.image_tokenizer.to(self.device)
 
-    def documents(self, step: int) -> dict[int, dict[int, Document]]:
-        """The documents of an optimiser step that this process learns from: a function of the seed and the step.
+    def on_train_start(self) -> None:
+        """Let the workers begin, where there are some."""
+        if self.recipe.run.workers:
+            steps = range(self.steps_done, self.recipe.run.steps)
+            self.fed_by(Ahead(self._maker.on_cpu(), steps=steps, workers=self.recipe.run.workers))
 
-        Returns:
-            By the number of the pack that they go into, and by that of the example that each is made of.
+    @property
+    def _maker(self) -> StepDocuments:
+        return StepDocuments(recipe=self.recipe, builder=self.builder, source=self.source, ranks=self._ranks)
 
-        Raises:
-            ConfigError: there are more packs than examples.
-        """
-        size, count = self.recipe.run.batch_size, self.recipe.accumulate * self._ranks.world
-        if count > size:
-            raise ConfigError(
-                f"{size} examples a step cannot be dealt to {self.recipe.accumulate} packs on each of"
-                f" {self._ranks.world} processes; set run.batch_size to at least {count}, or accumulate lower"
-            )
-        return {
-            index: self._documents(step, range(size)[index::count])
-            for index in range(self._ranks.rank, count, self._ranks.world)
-        }
-
-    def _documents(self, step: int, places: Sequence[int]) -> dict[int, Document]:
-        numbers = [step * self.recipe.run.batch_size + place for place in places]
-        examples = [self.source.example(number) for number in numbers]
-        generators = [self._generator("document", step, place) for place in places]
+    def made(self, step: int) -> dict[int, dict[int, Document]]:
+        """The documents of an optimiser step that this process learns from; see `StepDocuments`."""
         with torch.autocast(self.device.type, enabled=False):  # codes as the tokenizer gives them to users
-            documents = self.builder.build(examples, generators)
-        require_room(documents, numbers, self.recipe.pack_tokens)
-        return dict(zip(numbers, documents, strict=True))
+            return self._maker(step)
 
     def packs(self, step: int) -> dict[int, Batch]:
-        """The same as packs, by number.
+        """The same as packs, by number, made by the workers where there are some.
 
         Raises:
             ConfigError: there are more packs than examples.
         """
-        return {index: pack(list(documents.values())) for index, documents in self.documents(step).items()}
+        return {index: pack(list(documents.values())) for index, documents in self.taken(step).items()}
 
     def corrupted(self, step: int) -> list[Noisy]:
         """The same packs with masks; and once more with the others, where masks are complementary."""
@@ -217,10 +243,11 @@ class DiffusionModule(StepModule):
 
     def _not_finite(self, what: str, noisy: list[Noisy], losses: list[Loss]) -> TrainingError:
         """What to raise, with the places that all processes know of; all must ask."""
-        made = self.documents(self.steps_done).values()
+        made = self.taken(self.steps_done).values()
         kinds, examples = lost(noisy, losses, {number: one.ids for part in made for number, one in part.items()})
         everyone = self._ranks.gathered((kinds, examples))
         named = list(self.backbone.named_parameters())
+        first, size = self.steps_done * self.recipe.run.batch_size, self.recipe.run.batch_size
         place = place_of(
             sorted({kind for kinds, _ in everyone for kind in kinds}),
             sorted(number for _, numbers in everyone for number in numbers),
@@ -228,8 +255,8 @@ class DiffusionModule(StepModule):
             first_not_finite((name, weight.grad) for name, weight in named),
         )
         return TrainingError(
-            f"the {what} at step {self.steps_done}; {place}; start again under another run.name with a lower"
-            f" optimizer.lr (now {self.recipe.optimizer.lr})"
+            f"the {what} at step {self.steps_done + 1}, of examples {first} to {first + size - 1}; {place}; start again"
+            f" under another run.name with a lower optimizer.lr (now {self.recipe.optimizer.lr})"
         )
 
     def _generator(self, *names: str | int) -> Generator:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dimoo.backbone.model import Backbone
 from dimoo.data.example import Source, pixels_of
 from dimoo.tokenizers.base import Tokenizer
 
@@ -69,8 +68,8 @@ def stand_ins(source: Source, tokenizer: Tokenizer, *, known: int, examples: int
 
 
 @torch.no_grad()
-def place_stand_ins(model: Backbone, start: int, found: StandIns, generator: Generator) -> None:
-    """Set the head rows of added codes, in place: where a pair of pictures shows what they stand for.
+def place_stand_ins(table: Tensor, start: int, found: StandIns, generator: Generator) -> None:
+    """Set the rows of added codes in the head's table, in place: where a pair of pictures shows what they stand for.
 
     row_n = sum_o p(o | n) row_o + sum_a p(a | n) d_a,  d_a ~ N(0, (APART std(old rows))^2)
 
@@ -78,13 +77,12 @@ def place_stand_ins(model: Backbone, start: int, found: StandIns, generator: Gen
     version, or its map, by adding one direction, in place of learning every patch anew.
 
     Args:
-        model: the model; its rows from `start` on are the codes, old ones first.
+        table: the head's rows [V, d]; those from `start` on are the codes, old ones first.
         start: first id of the codes.
         found: what they stand for.
         generator: draws the directions.
     """
     known = found.old.shape[1]
-    table = model.unembedding.weight
     old = table[start : start + known].float()
     seen = found.old.sum(1) > 0
     directions = torch.randn(found.asked.shape[1], old.shape[1], generator=generator) * (APART * old.std())

@@ -10,26 +10,32 @@ import torch
 from torch import Tensor
 
 from dimoo.backbone.build import build_backbone
-from dimoo.backbone.init import grow, grow_codes, initialise, place_codes
+from dimoo.backbone.config import BackboneConfig
+from dimoo.backbone.init import grown_rows, initialise, place_codes, rows_with_codes
+from dimoo.backbone.lora import begin_adapters
 from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
+from dimoo.core.sharded import fill
 from dimoo.data.example import Source
 from dimoo.presets.config import ModelConfig
 from dimoo.tasks.grow import multimodal
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from dimoo.tokenizers.text import SPECIAL_TOKENS, TextTokenizer
 from dimoo.tokenizers.vocabulary import Vocabulary
-from dimoo.weights.checkpoint import Checkpoint
+from dimoo.weights.checkpoint import Checkpoint, Filling
 from dimoo.weights.hub import MINI, resolve
 from dimoo.weights.image import load_image_tokenizer
 from dimoo.weights.layout import TEXT, Parts, with_fingerprints
 from recipes.config import OF_WARM_START, DiffusionRecipe
 from recipes.learning.growth import place_stand_ins, stand_ins
+from recipes.learning.kept import fingerprint_of
 
 MAX_TOKENS = 2048
 """What a request and its answer may take together, of models from scratch: far beyond what they were taught."""
+SHAPE = ("d_model", "layers", "heads", "kv_heads", "mlp_hidden")
+"""Settings of the backbone that a warm start must share."""
 PAIRED = 16_384
 """Examples in which a warm start with fewer codes looks for what the added ones stand for."""
 
@@ -108,41 +114,89 @@ class Start:
             )
         return rows
 
-    def backbone(self, source: Source) -> Backbone:
-        """The backbone with its first weights.
-
-        From scratch they are drawn from the seed, codes as their vectors lie (`place_codes`). A warm start gives all of
-        them; rows that a text-only one lacks are drawn as the kept rows are distributed (`grow`), codes that one with
-        fewer of them lacks begin as what they stand for in pairs of pictures of the source (`recipes.learning.growth`).
+    def check(self) -> None:
+        """See that `fill` can do its work; of the warm start only headers are read.
 
         Raises:
-            ConfigError: the warm start does not fit; or only new rows are to be trained, and there are none.
+            ConfigError: the warm start does not fit; only new rows are to be trained, and there are none; or new ids
+                have rows that neither the warm start nor adapters would hold.
             CheckpointError: it cannot be read.
         """
-        recipe, seed, total = self.recipe, self.recipe.run.seed, self.recipe.backbone.vocab_size
+        recipe, total = self.recipe, self.recipe.backbone.vocab_size
         if recipe.warm_start is None:
-            backbone = initialise(build_backbone(recipe.backbone), generator(seed, "train", "weights"))
-            if recipe.place_codes:
-                place_codes(backbone, self._first_code, self._code_vectors, generator(seed, "train", "codes"))
-            return backbone
-        known = self.known
-        if recipe.new_rows_steps and known == total:
+            return
+        if recipe.new_rows_steps and self.known == total:
             raise ConfigError(
                 f"new_rows_steps is {recipe.new_rows_steps}, but {recipe.warm_start!r} knows all {total} ids; set it to"
                 " 0"
             )
-        checkpoint = Checkpoint.open(resolve(recipe.warm_start))
-        rows = checkpoint.backbone_config().vocab_size
-        backbone = build_backbone(recipe.backbone.model_copy(update={"vocab_size": rows}))
-        checkpoint.filling(backbone).into(backbone)
-        if known == total:
-            return backbone
-        if known <= self._first_code:  # a text-only model: no code has a row
-            return grow(backbone, total, generator(seed, "train", "new ids"), kept=known)
-        grown = grow_codes(backbone, self._code_vectors, self._first_code)
-        found = stand_ins(source, self.image, known=known - self._first_code, examples=PAIRED)
-        place_stand_ins(grown, self._first_code, found, generator(seed, "train", "stand-ins"))
-        return grown
+        if recipe.lora is not None and len(recipe.lora.modules_to_save) < 2 and self.known < total:
+            raise ConfigError(
+                f"{recipe.warm_start!r} lacks the ids from {self.known} to {total - 1}, whose rows adapters do not"
+                " hold; set lora.modules_to_save to embedding and unembedding"
+            )
+        _ = self._filling
+
+    def fill(self, backbone: Backbone, source: Source) -> None:
+        """Give a backbone, which may have adapters and may be sharded, its first weights in place.
+
+        One tensor is made at a time, and each process takes its part of it: so it holds its parts and one tensor, or
+        two of a table that grows. Values are the same for any number of processes.
+
+        From scratch they are drawn from the seed, codes as their vectors lie (`place_codes`). A warm start gives all of
+        them; rows that a text-only one lacks are drawn as the kept rows are distributed (`grown_rows`), codes that one
+        with fewer of them lacks begin as what they stand for in pairs of pictures of the source
+        (`recipes.learning.growth`).
+
+        Raises:
+            ConfigError: the warm start does not fit.
+            CheckpointError: it cannot be read.
+        """
+        recipe, seed = self.recipe, self.recipe.run.seed
+        if recipe.warm_start is None:
+            initialise(backbone, generator(seed, "train", "weights"))
+            if recipe.place_codes:
+                place_codes(backbone, self._first_code, self._code_vectors, generator(seed, "train", "codes"))
+        elif self.known == recipe.backbone.vocab_size:
+            self._filling.into(backbone)
+        else:
+            self._grow(backbone, source)
+        if recipe.lora is not None:
+            begin_adapters(backbone, recipe.lora, generator(seed, "train", "adapters"))
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Which weights the warm start has, for which all are read; None: there is none."""
+        return None if self.recipe.warm_start is None else fingerprint_of(self._filling)
+
+    def _grow(self, backbone: Backbone, source: Source) -> None:
+        """All weights of the warm start, with more rows in the tables of ids."""
+        seed, tables = self.recipe.run.seed, {"embedding.weight", "unembedding.weight"}
+        own = backbone.state_dict()
+        self._filling.only(own.keys() - tables).into(backbone)
+        new_ids = generator(seed, "train", "new ids")
+        for table in sorted(tables):  # drawn in this order, however they are stored
+            ((_, rows),) = self._filling.only({table}).values()
+            rows = rows.to(own[table].dtype)
+            if self.known <= self._first_code:  # a text-only model: no code has a row
+                fill(own[table], grown_rows(rows[: self.known], len(own[table]), new_ids))
+                continue
+            rows = rows_with_codes(rows, self._code_vectors, self._first_code)
+            if table == "unembedding.weight":
+                found = stand_ins(source, self.image, known=self.known - self._first_code, examples=PAIRED)
+                place_stand_ins(rows, self._first_code, found, generator(seed, "train", "stand-ins"))
+            fill(own[table], rows)
+
+    @cached_property
+    def _filling(self) -> Filling:
+        """The tensors of the warm start, unread."""
+        checkpoint = Checkpoint.open(resolve(str(self.recipe.warm_start)))
+        theirs = checkpoint.backbone_config()
+        _require_shape(str(self.recipe.warm_start), theirs, self.recipe.backbone)
+        rows = theirs.vocab_size
+        with torch.device("meta"):
+            shape = build_backbone(self.recipe.backbone.model_copy(update={"vocab_size": rows}))
+        return checkpoint.filling(shape)
 
     @property
     def _first_code(self) -> int:
@@ -152,6 +206,16 @@ class Start:
     def _code_vectors(self) -> Tensor:
         """One vector per code, [K, C]."""
         return self.image.quantizer.lookup(torch.arange(self.image.codebook_size)[None, None])[0, :, 0].T
+
+
+def _require_shape(place: str, theirs: BackboneConfig, ours: BackboneConfig) -> None:
+    """That weights of a checkpoint fit: also heads, of which weights of one shape may be any number."""
+    pairs = {f"backbone.{name}": (getattr(ours, name), getattr(theirs, name)) for name in SHAPE}
+    other = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if other:
+        differ = ", ".join(f"{name} {own} against its {its}" for name, (own, its) in other.items())
+        wanted = " ".join(f"--set {name}={its}" for name, (_, its) in other.items())
+        raise ConfigError(f"{place!r} has another shape than the recipe: {differ}; take its: {wanted}")
 
 
 def make_vocabulary(text: TextTokenizer, image: ImageTokenizer, *, total: int) -> Vocabulary:

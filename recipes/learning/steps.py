@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, IterableDataset
 
+from recipes.learning.feeding import Feed, Here
 from recipes.learning.guard import SpikeGuard
 
 
@@ -46,6 +49,30 @@ class StepModule(L.LightningModule):
         """More of it, for the logs alone."""
         self.guard = SpikeGuard()
         """Which steps are left out."""
+        self.waited = 0.0
+        """Seconds that the last step waited for its data."""
+        self._feed: Feed[Any] = Here(make=self.made)
+
+    @abstractmethod
+    def made(self, step: int) -> Any:
+        """What a step learns from, made here and now: a function of the seed and the step."""
+
+    def taken(self, step: int) -> Any:
+        """The same, by whoever makes it for this run."""
+        begin = time.perf_counter()
+        made = self._feed.take(step)
+        self.waited = time.perf_counter() - begin
+        return made
+
+    def fed_by(self, feed: Feed[Any]) -> None:
+        """Take what the steps learn from there."""
+        self.close()
+        self._feed = feed
+
+    def close(self) -> None:
+        """End the processes that work for this module, if there are some."""
+        self._feed.close()
+        self._feed = Here(make=self.made)
 
     def train_dataloader(self) -> DataLoader[int]:
         """An endless loader of nothing but ticks."""
@@ -63,7 +90,7 @@ class StepModule(L.LightningModule):
 
 
 def log(loggers: Iterable[Logger], values: Mapping[str, float], step: int) -> None:
-    """Write values to every logger, under the 0-based step that they belong to.
+    """Write values to every logger, under the number of steps done, of which the last is theirs.
 
     Not through `LightningModule.log`, which repeats the last known value at steps that measured none.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,13 +11,43 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.core.rng import generator
-from dimoo.data.example import Source, pictures_of, pixels_of
+from dimoo.data.example import Pixels, Source, pictures_of, pixels_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
 from recipes.config import TokenizerRecipe
+from recipes.learning.feeding import Ahead
 from recipes.learning.guard import SpikeGuard
 from recipes.learning.optimizer import adamw, rate
 from recipes.learning.steps import StepModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPictures:
+    """The pictures of a step, in whichever process."""
+
+    source: Source
+    count: int
+    """Examples of a step."""
+
+    def __call__(self, step: int) -> list[Tensor]:
+        """Those of a step; see `stacked`."""
+        return stacked(self.source, step * self.count, self.count)
+
+
+def stacked(source: Source, first: int, count: int) -> list[Tensor]:
+    """All pictures of examples `first` .. `first + count - 1`, one batch uint8 [B, H, W, 3] per size.
+
+    Raises:
+        DataError: an example has none.
+    """
+    by_shape: dict[tuple[int, ...], list[Pixels]] = {}
+    for index in range(first, first + count):
+        images = [pixels_of(picture) for picture in pictures_of(source.example(index))]
+        if not images:
+            raise DataError(f"example {index} has no picture to train a tokenizer on")
+        for image in images:
+            by_shape.setdefault(image.shape, []).append(image)
+    return [torch.from_numpy(np.stack(images)) for images in by_shape.values()]
 
 
 class TokenizerModule(StepModule):
@@ -46,22 +76,26 @@ class TokenizerModule(StepModule):
             optimizers.append(torch.optim.AdamW(self.adversary, lr=self.recipe.discriminator_lr, betas=(0.5, 0.9)))
         return optimizers
 
+    def made(self, step: int) -> list[Tensor]:
+        """The pictures of a step; see `StepPictures`."""
+        return self._maker(step)
+
     def pictures(self, first: int, count: int) -> list[Tensor]:
-        """All pictures of examples `first` .. `first + count - 1`, one batch [B, 3, H, W] per size."""
-        by_shape: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
-        for index in range(first, first + count):
-            images = [pixels_of(picture) for picture in pictures_of(self.source.example(index))]
-            if not images:
-                raise DataError(f"example {index} has no picture to train a tokenizer on")
-            for image in images:
-                by_shape.setdefault(image.shape, []).append(image)
-        return [
-            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().to(self.device) / 255
-            for images in by_shape.values()
-        ]
+        """All pictures of examples `first` .. `first + count - 1`, one batch [B, 3, H, W] per size, in 0 .. 1."""
+        return self._scaled(stacked(self.source, first, count))
+
+    def _scaled(self, pixels: list[Tensor]) -> list[Tensor]:
+        return [batch.permute(0, 3, 1, 2).float().to(self.device) / 255 for batch in pixels]
+
+    @property
+    def _maker(self) -> StepPictures:
+        return StepPictures(source=self.source, count=self.recipe.run.batch_size)
 
     def on_train_start(self) -> None:
-        """Fit the codebook to the untrained encoder's latents, in a fresh run."""
+        """Fit the codebook to the untrained encoder's latents, in a fresh run; and let workers begin."""
+        if self.recipe.run.workers:
+            steps = range(self.steps_done, self.recipe.run.steps)
+            self.fed_by(Ahead(self._maker, steps=steps, workers=self.recipe.run.workers))
         if self.steps_done == 0:
             batches = self.pictures(0, self.recipe.fit_pictures)
             with torch.no_grad():
@@ -81,7 +115,7 @@ class TokenizerModule(StepModule):
         first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
         for group in first.param_groups:
             group["lr"] = self.recipe.optimizer.lr * rate(self.recipe.optimizer, step, run.steps)
-        batches = self.pictures(step * run.batch_size, run.batch_size)
+        batches = self._scaled(self.taken(step))
         latents, codes, measured = [], [], dict[str, Tensor]()
         count = sum(map(len, batches))
         for pixels in batches:
@@ -104,8 +138,8 @@ class TokenizerModule(StepModule):
         parts = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
         if not all(math.isfinite(value) for value in parts.values()):
             raise TrainingError(
-                f"a loss or gradient is not finite at step {step}: {parts}; start again under another run.name with a"
-                f" lower optimizer.lr (now {self.recipe.optimizer.lr})"
+                f"a loss or gradient is not finite at step {step + 1}: {parts}; start again under another run.name with"
+                f" a lower optimizer.lr (now {self.recipe.optimizer.lr})"
             )
         rows, flat, revived = torch.cat(latents), torch.cat(codes), 0
         if not self.guard.skips(parts["grad_norm"]):

@@ -13,7 +13,7 @@ from recipes.running.saving import last_checkpoint
 
 CONFIG = "recipe.json"
 BOOKKEEPING = frozenset(
-    {f"run.{name}" for name in ("folder", "name", "log_every", "save_every", "sample_every")}
+    {f"run.{name}" for name in ("folder", "name", "workers", "log_every", "save_every", "sample_every")}
     | {f"run.{name}" for name in ("validate_every", "validate_examples", "peak_tflops")}
     | {"compile", "recompute", "pack_tokens"}
 )

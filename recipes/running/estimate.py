@@ -3,11 +3,16 @@
 The recipe's own first step is taken on the meta device, on its own documents, with its own packs, where tensors have
 shapes and no numbers. Two things are assumed: what a fused attention kernel holds, and that with bf16 everything is in
 bf16. Autocast keeps the residual stream in float32, so activations of bf16 runs are somewhat more than is said.
+
+A run begins with less: a process of a sharded one has its part of the weights and a tensor, or two of a table that
+grows, which is less than what it gathers in a step.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +30,7 @@ from dimoo.core.peak import peak_bytes
 from recipes.config import DiffusionRecipe, Recipe
 from recipes.learning.assemble import diffusion_module
 from recipes.learning.operations import operations, sizes
+from recipes.running.absent import present
 from recipes.running.trainer import precision, sharded
 
 MASTER = 4
@@ -47,6 +53,8 @@ class Estimate:
     memory does not count."""
     memory: dict[str, int]
     """Bytes in one process, by part."""
+    note: str = ""
+    """What stood in for files that are not here."""
 
     @property
     def total_operations(self) -> float:
@@ -55,7 +63,8 @@ class Estimate:
 
     def table(self) -> Table:
         """To be printed."""
-        table = Table(title=f"{self.processes} process{'es' * (self.processes > 1)}", title_justify="left")
+        title = f"{self.processes} process{'es' * (self.processes > 1)}"
+        table = Table(title=title, title_justify="left", caption=self.note or None, caption_justify="left")
         for name in ("what", "part", "value"):
             table.add_column(name, justify="right" if name == "value" else "left")
         for title, parts, scale, unit in (
@@ -78,6 +87,7 @@ def estimate(recipe: Recipe) -> Estimate:
 
     Raises:
         ConfigError: the recipe trains no transformer.
+            Or it needs files that are not here, and nothing can stand in for them; see `present`.
         CheckpointError: a tokenizer cannot be read.
     """
     if not isinstance(recipe, DiffusionRecipe):
@@ -87,9 +97,11 @@ def estimate(recipe: Recipe) -> Estimate:
     shape = _fused(recipe.backbone, kind)
     # One process that takes the packs of all of them in turn: it has their documents and masks.
     alone = recipe.model_copy(update={"accumulate": recipe.accumulate * world, "compile": False})
-    module = diffusion_module(alone, shape)
+    with tempfile.TemporaryDirectory() as scratch:
+        here, note = present(alone, Path(scratch))
+        module = diffusion_module(here, shape)
+        noisy = module.corrupted(0)
     backbone = module.backbone
-    noisy = module.corrupted(0)
     largest = max(noisy, key=lambda entry: entry.ids.numel())
     parameters = _parameters(backbone)
     for parameter in backbone.parameters():  # gradients are counted by themselves
@@ -106,6 +118,7 @@ def estimate(recipe: Recipe) -> Estimate:
             **_held(recipe, backbone),
             "activations": step,
         },
+        note=note,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,19 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from dimoo.core.errors import CheckpointError, TrainingError
+from recipes.learning.averaging import AVERAGE, load_averages
+from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.steps import StepModule
 
 NEW, OLD = ".writing", ".previous"
 META = "meta.pt"
 """What Lightning calls the file of all but tensors in a checkpoint in parts."""
+STATE = "optimizer_0.state"
+"""And where it puts what the optimiser knows of each weight."""
 
 
 class Saving(Checkpoint):
@@ -138,33 +143,39 @@ def steps_of(path: Path) -> int:
     return int(_read(path, whole=False)["steps_done"])
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint that `Saving` wrote, on the CPU; one in parts is put together.
+def restore(module: StepModule, path: Path, *, average: bool) -> None:
+    """Give a module that one process holds what `Saving` wrote, one tensor at a time, in place.
 
-    Returns:
-        "steps_done", "state_dict" and "optimizer_states" among others.
+    Args:
+        module: of the same recipe; weights that are frozen are there.
+        path: of a checkpoint, whole or in parts.
+        average: take the averaged weights, where there are some, in place of the last ones.
 
     Raises:
-        CheckpointError: there is none, or it is corrupt.
+        CheckpointError: there is none, or it is corrupt, or its adapters belong to another base.
     """
-    return _read(path, whole=True)
+    checkpoint = _read(path, whole=True)
+    module.on_load_checkpoint(checkpoint)
+    if path.is_dir():
+        _from_parts(module, path, average=average)
+        return
+    module.load_state_dict(checkpoint["state_dict"])
+    if average and isinstance(module, DiffusionModule):
+        load_averages(module, module.configure_optimizers(), checkpoint["optimizer_states"][0])
 
 
 def _read(path: Path, *, whole: bool) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; start the run without --resume or --export")
     try:
-        if path.is_dir():
-            checkpoint: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
-            checkpoint |= _together(path) if whole else {}
-        else:
-            # Mapped, so that what is not looked at is not read.
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Mapped, so that what is not looked at is not read.
+        file, mapped = (path / META, False) if path.is_dir() else (path, True)
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         checkpoint["steps_done"]
-        if whole:
+        if whole and mapped:
             checkpoint["state_dict"]
     except Exception as error:  # torch raises whatever the damage leads to
-        raise CheckpointError(f"{path} is corrupt or no checkpoint of a recipe: {error}; start the run anew") from error
+        raise _corrupt(path, error) from error
     if "guard" not in checkpoint:
         raise CheckpointError(
             f"{path} was written by an older dimoo, which kept other things in it; export it with that version,"
@@ -173,14 +184,26 @@ def _read(path: Path, *, whole: bool) -> dict[str, Any]:
     return checkpoint
 
 
-def _together(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint in parts, as a file has them."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        file = Path(scratch) / "whole.pt"
-        dcp_to_torch_save(path, file)
-        tensors: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    states = [tensors.pop(name) for name in sorted(tensors) if name.startswith("optimizer_")]
-    return {**tensors, "optimizer_states": states}
+def _from_parts(module: StepModule, path: Path, *, average: bool) -> None:
+    own = module.state_dict()  # what is read into it is in the module
+    try:
+        _read_parts({"state_dict": own}, path)
+        saved = FileSystemReader(path).read_metadata().state_dict_metadata
+        averages = {name: {AVERAGE: weight} for name, weight in own.items() if f"{STATE}.{name}.{AVERAGE}" in saved}
+        if average and averages:
+            _read_parts({STATE: averages}, path)
+    except (Exception, CheckpointException) as error:  # as above; the latter is no Exception
+        raise _corrupt(path, error) from error
+
+
+def _read_parts(tensors: dict[str, Any], path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is what is meant
+        load(tensors, storage_reader=FileSystemReader(path), no_dist=True)
+
+
+def _corrupt(path: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(f"{path} is corrupt or no checkpoint of a recipe: {error}; start the run anew")
 
 
 def exchange(new: Path, path: Path) -> None:

@@ -18,9 +18,11 @@ from typing_extensions import assert_never
 
 from dimoo.core.errors import TrainingError
 from recipes.config import RunConfig
+from recipes.learning.feeding import lost_workers
 from recipes.learning.operations import peak_operations
 from recipes.learning.steps import StepModule
 from recipes.running.saving import Saving, checkpoint_path
+from recipes.running.together import failing_together
 from recipes.watching.logs import csv_loggers
 from recipes.watching.progress import RunProgress
 
@@ -105,7 +107,7 @@ def make_trainer(
         # What was logged after the checkpoint that the run resumes from will be logged again.
         loggers = [
             *csv_loggers(folder, done),
-            TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done or None),
+            TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done + 1 if done else None),
         ]
         parts.append(Saving(checkpoint_path(folder), steps=steps, every=run.save_every))
     return L.Trainer(
@@ -135,10 +137,24 @@ def fit(trainer: L.Trainer, module: StepModule, *, checkpoint: Path | None = Non
         TrainingError: the loss is not finite, or the run was stopped from outside.
     """
     try:
-        trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+        with failing_together(), stopped(module), lost_workers():
+            trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    finally:
+        module.close()
+
+
+@contextmanager
+def stopped(module: StepModule) -> Iterator[None]:
+    """Where a run may be stopped from outside.
+
+    Raises:
+        TrainingError: it was.
+    """
+    try:
+        yield
     except SystemExit as error:  # what Lightning makes of SIGTERM, and of a Ctrl-C outside of the steps
         raise TrainingError(
-            f"stopped in the middle of step {module.steps_done}; --resume goes on from the last checkpoint"
+            f"stopped in the middle of step {module.steps_done + 1}; --resume goes on from the last checkpoint"
         ) from error
 
 

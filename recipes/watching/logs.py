@@ -32,7 +32,7 @@ def csv_loggers(folder: Path, done: int) -> list[CSVLogger]:
     """Loggers of both parts that keep the rows of the first `done` steps; Lightning's own drops them."""
     loggers: list[CSVLogger] = []
     for part in (LEARNT, SPEED):
-        kept = [row for row in read_rows(folder / part / FILE) if row["step"] < done]
+        kept = [row for row in read_rows(folder / part / FILE) if row["step"] <= done]
         logger = _Part(folder, part)
         for row in kept:
             logger.log_metrics({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
@@ -57,4 +57,4 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def _of_speed(name: str) -> bool:
-    return name.endswith("/s") or name in ("memory_gb", "mfu")
+    return name.endswith("/s") or name in ("memory_gb", "mfu", "waiting")

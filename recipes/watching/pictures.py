@@ -81,7 +81,7 @@ class Pictures(L.Callback):
         if isinstance(pl_module, TokenizerModule):
             grid, psnr = reconstructions(pl_module, [converted(example, pixels_of) for example in examples])
             pl_module.log("psnr", psnr, logger=False)  # for the progress line
-            log(trainer.loggers, {"psnr": psnr}, step - 1)
+            log(trainer.loggers, {"psnr": psnr}, step)
         else:
             with averaged(trainer.optimizers):
                 tokenizer = pl_module.builder.image_tokenizer

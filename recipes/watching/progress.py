@@ -28,6 +28,7 @@ class RunProgress(L.Callback):
 
     Speed is that of all steps since the last time, with all that was done between them. MFU (model FLOPs utilisation)
     = operations of these steps / seconds / operations that the devices could do in a second.
+    `waiting` = the share of these seconds in which this process waited for what the steps learn from.
     The screen shows a live bar on a terminal, plain lines elsewhere.
     """
 
@@ -51,7 +52,7 @@ class RunProgress(L.Callback):
         self._steps, self._every, self._peak = steps, every, peak
         self._console = console or Console(stderr=True, quiet=not first_process())
         self._bar: Progress | None = None
-        self._since, self._items, self._operations, self._first = 0.0, 0, 0.0, 0
+        self._since, self._items, self._operations, self._waited, self._first = 0.0, 0, 0.0, 0.0, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock at the step that the run begins or resumes at."""
@@ -59,7 +60,7 @@ class RunProgress(L.Callback):
         assert isinstance(pl_module, StepModule)
         self._first = pl_module.steps_done
         self._begin = time.monotonic()
-        self._since, self._items, self._operations = self._begin, 0, 0.0
+        self._since, self._items, self._operations, self._waited = self._begin, 0, 0.0, 0.0
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -90,14 +91,15 @@ class RunProgress(L.Callback):
         done, values, unit = pl_module.steps_done, pl_module.values, pl_module.unit
         self._items += pl_module.items
         self._operations += pl_module.operations
+        self._waited += pl_module.waited
         if not self._due(done):
             return
         now = time.monotonic()
         seconds = max(now - self._since, 1e-9)
         speed = self._items / seconds
         used = self._used(pl_module.device, seconds)
-        took = {f"{unit}/s": speed, **used, **_memory(pl_module.device)}
-        log(trainer.loggers, {**values, **pl_module.details, **took}, done - 1)
+        took = {f"{unit}/s": speed, "waiting": self._waited / seconds, **used, **_memory(pl_module.device)}
+        log(trainer.loggers, {**values, **pl_module.details, **took}, done)
         left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
         # Scores that other callbacks measured now and then come after the step's own values.
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -108,7 +110,7 @@ class RunProgress(L.Callback):
         else:
             line = f"step {done}/{self._steps}  {timedelta(seconds=round(left))} left  {note}"
             self._console.print(line, highlight=False, soft_wrap=True)
-        self._since, self._items, self._operations = now, 0, 0.0
+        self._since, self._items, self._operations, self._waited = now, 0, 0.0, 0.0
 
     def _used(self, device: torch.device, seconds: float) -> dict[str, float]:
         peak = self._peak(device)

@@ -60,7 +60,7 @@ class Validation(L.Callback):
                     values = bounds(pl_module, self._source, self._numbers, ranks)
         for name, value in values.items():
             pl_module.log(name, value, logger=False)  # for the progress line
-        log(trainer.loggers, values, step - 1)
+        log(trainer.loggers, values, step)
 
 
 @torch.no_grad()
@@ -80,11 +80,12 @@ def bounds(module: DiffusionModule, source: Source, numbers: Sequence[int], rank
     """`bound/KIND`: nats per target token of a kind, an upper bound of the negative log-likelihood in expectation.
 
     bound_k = sum_(i masked, of kind k) |m'(u_g(i))| / m(u_g(i)) nll_i / (target tokens of kind k), each token of a
-    group masked on its own with probability m(u_g) (MDLM, arXiv 2406.07524). Conditions are whole. Groups have times of
+    group masked on its own with probability m(u_g) (MDLM, arXiv 2406.07524); there is none of a kind of which nothing
+    was masked. Conditions are whole. Groups have times of
     their own, as in training: the bound of a group is that given its condition and what is left of the other groups.
     """
     own, count = bound_objective(module.objective), math.ceil(len(numbers) / TOGETHER)
-    sums = torch.zeros(len(module.kinds()), 2, dtype=torch.float64)
+    sums = torch.zeros(len(module.kinds()), 3, dtype=torch.float64)
     was = module.training
     module.eval()
     try:
@@ -98,18 +99,19 @@ def bounds(module: DiffusionModule, source: Source, numbers: Sequence[int], rank
     finally:
         module.train(was)
     flat = ranks.sums(sums.flatten().tolist(), module.device)
-    pairs = zip(module.kinds(), flat[::2], flat[1::2], strict=True)
-    return {f"bound/{kind}": total / size for kind, total, size in pairs if size}
+    found = zip(module.kinds(), flat[::3], flat[1::3], flat[2::3], strict=True)
+    return {f"bound/{kind}": total / size for kind, total, size, masked in found if masked}
 
 
 def _sums(module: DiffusionModule, objective: MaskedObjective, noisy: Noisy) -> torch.Tensor:
-    """Weighed nll and target tokens by kind: float64 [kinds, 2]."""
+    """Weighed nll, target tokens and those that are masked by kind: float64 [kinds, 3]."""
     kinds, groups = module.kinds(), noisy.groups
     nll = objective.loss(module.backbone, noisy).nll.cpu().double()
     kind = torch.tensor([kinds.index(target.kind) for target in noisy.batch.targets])
-    sums = torch.zeros(len(kinds), 2, dtype=torch.float64)
+    sums = torch.zeros(len(kinds), 3, dtype=torch.float64)
     sums[:, 0].index_add_(0, kind[groups.group], objective.weight(groups).token.double()[groups.group] * nll)
     sums[:, 1].index_add_(0, kind, groups.sizes.double())
+    sums[:, 2].index_add_(0, kind, groups.masked().double())
     return sums
 
 

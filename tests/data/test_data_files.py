@@ -147,7 +147,7 @@ def test_bad_lines_are_all_listed_with_their_number(tmp_path: Path, caplog: pyte
     )
     expected = {
         2: "Invalid JSON", 3: "captoin", 4: "'missing.png': the image does not exist", 5: "cannot be read",
-        6: "caption", 7: "the row is empty", 8: "conversations.0.answer", 9: "caption", 10: "row",
+        6: "caption", 7: "row: the row is empty", 8: "conversations.0.answer", 9: "caption", 10: "row",
     }  # fmt: skip
     with pytest.raises(DataError, match="9 bad rows") as raised:
         JsonlSource(file)
@@ -166,5 +166,5 @@ def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
         JsonlSource(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="no usable rows"):
         JsonlSource(write(tmp_path / "empty.jsonl", ""))
-    with pytest.raises(DataError, match="no usable rows; 1 are bad"):
+    with pytest.raises(DataError, match="no usable rows; mend one of 1 bad row:"):
         JsonlSource(write(tmp_path / "bad.jsonl", "x"), on_bad="report")

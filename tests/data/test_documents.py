@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def make_prompts() -> Prompts:
 
 
 PROMPTS = make_prompts()
+LITTLE = PROMPTS.template.model_copy(update={"max_prompt_tokens": 30})
 
 
 def builder(*, image_tokenizer: object = IMAGE_TOKENIZER, **mixture: float) -> DocumentBuilder:
@@ -251,3 +253,51 @@ def test_what_a_recipe_says_about_its_world_fits(name: str) -> None:
         assert max(len(text.encode(caption)) for caption in captions) < recipe.mixture.caption_tokens
         assert max(len(text.encode(answer)) for answer in answers) < recipe.mixture.question_tokens
         assert max(len(text.encode(prompt)) for prompt in prompts) < recipe.template.max_prompt_tokens - 10
+
+
+def test_what_passes_the_check_can_be_built_whatever_is_drawn_and_what_does_not_cannot() -> None:
+    """With many seeds, so that every question of an example is drawn."""
+    short = Example(image=example(0).image, caption="a cat", qa=(("what is it", "a cat"), ("how many", "one")))
+    mixtures = [
+        {"text_to_image": 1.0},
+        {"caption": 1.0},
+        {"question": 1.0},
+        {"pair": 1.0},
+        {"text_to_image": 0.5, "caption": 0.2, "question": 0.3},
+    ]
+    answers = [("a cat", True), ("a cat " * 30, False)]
+    outcomes = Counter[bool]()
+    for weights in mixtures:
+        for (caption, _), (answer, _), dropped in product(answers, answers, (False, True)):
+            qa = () if dropped else (short.qa[0], ("how many", answer))
+            one = replace(short, caption=caption, qa=qa)
+            able = replace(builder(**weights), prompts=replace(PROMPTS, template=LITTLE))
+            try:
+                able.check(one)
+                passed = True
+            except DataError:
+                passed = False
+            try:
+                able.build([one] * 40, [generator(seed) for seed in range(40)])
+                assert passed
+            except DataError:
+                assert not passed
+            outcomes[passed] += 1
+    assert min(outcomes.values()) > 5
+
+
+def test_a_check_says_what_is_too_long_and_which_setting_to_raise() -> None:
+    long = replace(example(1), caption="cat " * 40, qa=(("what", "a cat " * 20), ("which", "a cat " * 20)))
+    with pytest.raises(DataError) as raised:
+        builder(caption=1, question=1).check(long)
+    first, second = str(raised.value).split("; shorten it, or raise ")[:2]
+    assert first.endswith("more than the 24 that are planned for it")
+    assert second.startswith("mixture.caption_tokens; the answer takes ")
+    assert str(raised.value).endswith(
+        "more than the 8 that are planned for it; shorten it, or raise mixture.question_tokens"
+    )
+    little = replace(builder(text_to_image=1), prompts=replace(PROMPTS, template=LITTLE))
+    with pytest.raises(
+        DataError, match=r"the prompt takes \d+ tokens, more than the 30 .*, or raise template.max_prompt"
+    ):
+        little.check(long)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dimoo.data.config import FolderSourceConfig, JsonlSourceConfig, MixtureConf
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.encode import write_shards
 from dimoo.data.encoded import converted, decoded
-from dimoo.data.example import Codes, Example, Picture, TaskExample, pictures_of, pixels_of
+from dimoo.data.example import LISTED, Codes, Example, Picture, TaskExample, pictures_of, pixels_of
 from dimoo.data.shards import OPEN, Manifest, ShardSource
 from dimoo.presets.families import EDITING, TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.presets.tasks import STANDARD
@@ -72,7 +73,8 @@ def shards(rows: Path, out: Path, *, shard: int = 3, tokenizer: ImageTokenizer =
     manifest = Manifest(
         fingerprint=tokenizer.fingerprint, source=digest, size=64, examples=fitted.size or 0, shard_examples=shard
     )
-    return write_shards(fitted, tokenizer, out, manifest=manifest, **seen)
+    write_shards(fitted, tokenizer, out, manifest=manifest, **seen)
+    return ShardSource(out)
 
 
 def alone(picture: Picture) -> list[Any]:
@@ -119,7 +121,8 @@ def test_more_files_than_are_held_open(tmp_path: Path) -> None:
     manifest = Manifest(
         fingerprint=TOKENIZER.fingerprint, source=digest, size=(32, 32), examples=count, shard_examples=1
     )
-    made = write_shards(source, TOKENIZER, tmp_path / "out", manifest=manifest)
+    write_shards(source, TOKENIZER, tmp_path / "out", manifest=manifest)
+    made = ShardSource(tmp_path / "out")
     for _ in range(2):
         assert [made.example(index).caption for index in range(count)] == [f"{index:02}" for index in range(count)]
 
@@ -226,7 +229,8 @@ def test_training_reads_the_same_documents(rows: Path, tmp_path: Path) -> None:
     shards(rows, tmp_path / "out")
     plain_config = JsonlSourceConfig(path=str(rows), size=64, held_out=1)
     stored_config = ShardSourceConfig(path=str(tmp_path / "out"), held_out=1)
-    sources = [build_source(config, seed=3, examples=9, tasks=STANDARD) for config in (plain_config, stored_config)]
+    check = builder().check
+    sources = [build_source(config, seed=3, examples=9, check=check) for config in (plain_config, stored_config)]
     documents = []
     for source in sources:
         examples = [source.example(index) for index in range(25)]
@@ -249,8 +253,9 @@ def test_rows_that_the_table_does_not_take_are_all_listed(rows: Path, tmp_path: 
     shards(rows, tmp_path / "out")
     few = {name: entry for name, entry in STANDARD.items() if name not in ("edit", "chat")}
     config = ShardSourceConfig(path=str(tmp_path / "out"))
-    with pytest.raises(DataError, match="2 bad rows") as raised:
-        build_source(config, seed=0, examples=1, tasks=few)
+    with pytest.raises(DataError, match="3 bad rows") as raised:
+        build_source(config, seed=0, examples=1, check=replace(builder(), tasks=few).check)
+    assert "out, example 1: an example with caption None and 0 questions has nothing" in str(raised.value)
     assert "out, example 2: this model has no task 'edit'" in str(raised.value)
     assert "out, example 4: this model has no task 'chat'" in str(raised.value)
 
@@ -268,3 +273,33 @@ def test_codes_are_decoded_to_be_shown_and_are_no_pixels(rows: Path, tmp_path: P
     assert decoded(shown, TOKENIZER).tasks[0].image is picture
     with pytest.raises(DataError, match="shards hold codes alone"):
         converted(stored, pixels_of)
+
+
+def test_words_that_are_too_long_are_listed_when_a_source_is_opened(tmp_path: Path) -> None:
+    """Of a folder, a file and shards; a message lists some, and counts the others."""
+    for number in range(LISTED + 5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number:02}.png")
+        (tmp_path / f"{number:02}.txt").write_text("a cat " * (1 if number < 2 else 30))
+    lines = [{"image": f"{n:02}.png", "caption": (tmp_path / f"{n:02}.txt").read_text()} for n in range(LISTED + 5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shards(tmp_path / "rows.jsonl", tmp_path / "out")
+    settings = {"size": (16, 16), "path": str(tmp_path)}
+    folder = FolderSourceConfig(**settings)  # type: ignore[arg-type]
+    file = JsonlSourceConfig(**{**settings, "path": str(tmp_path / "rows.jsonl")})  # type: ignore[arg-type]
+    places = {
+        "02.png: ": folder,
+        "rows.jsonl:3: ": file,
+        "out, example 2: ": ShardSourceConfig(path=str(tmp_path / "out")),
+    }
+    for place, config in places.items():
+        with pytest.raises(DataError, match=f"{LISTED + 3} bad rows") as raised:
+            build_source(config, seed=0, examples=1, check=builder().check)
+        _, first, *others = str(raised.value).splitlines()
+        assert first.strip().startswith(f"{place}the answer takes ")
+        assert first.endswith("mixture.caption_tokens")
+        assert len(others) == LISTED
+        assert others[-1].strip() == "and 3 more"
+        if not isinstance(config, ShardSourceConfig):
+            left = config.model_copy(update={"on_bad": "report"})
+            source = build_source(left, seed=0, examples=1, check=builder().check)
+            assert {source.example(index).caption.strip() for index in range(9)} == {"a cat"}  # type: ignore[union-attr]

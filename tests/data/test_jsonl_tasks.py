@@ -147,11 +147,14 @@ def test_a_bad_row_is_reported_with_its_line_and_reason(name: str, folder: Path)
 def test_chat_needs_a_table_that_has_it(folder: Path) -> None:
     path = str(write(folder, {"conversations": [TURN]}))
     config = JsonlSourceConfig(path=path, size=(16, 16))
-    assert build_source(config, seed=0, examples=1, tasks=STANDARD).example(0).tasks[0].task == "chat"
+    assert (
+        build_source(config, seed=0, examples=1, check=partial(check, tasks=STANDARD)).example(0).tasks[0].task
+        == "chat"
+    )
     assert build_source(config, seed=0, examples=1).example(0).tasks[0].task == "chat"
     silent = {name: entry for name, entry in STANDARD.items() if name != "chat"}
     with pytest.raises(DataError, match=r"rows\.jsonl:1: this model has no task 'chat'"):
-        build_source(config, seed=0, examples=1, tasks=silent)
+        build_source(config, seed=0, examples=1, check=partial(check, tasks=silent))
 
 
 def test_both_pictures_of_a_pair_get_one_crop(folder: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.diffusion import build
 from dimoo.diffusion import config as cfg
@@ -239,5 +240,5 @@ def test_unknown_kinds_keys_and_values_are_errors(text):
 
 @pytest.mark.parametrize("values", [{"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.0}, {"noise": "float8"}])
 def test_bad_draws_are_refused_early(values):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         cfg.CategoricalConfig(**values)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from dimoo.data.world import WorldConfig
 from dimoo.evaluation.cases import Case
 from dimoo.evaluation.demo import make_demo
+from dimoo.evaluation.page import LONG, STYLE, table
 from dimoo.evaluation.report import score_rows, write_report
 from dimoo.evaluation.score import Score, proportion
 from dimoo.tasks.model import Dimoo
@@ -163,3 +165,19 @@ def test_nothing_is_shown_that_must_stay_and_did_not(gallery: Path) -> None:
             assert outer.width == inner.width + 32
             middle = outer.crop((16, 0, outer.width - 16, outer.height))
             assert middle.tobytes() == inner.tobytes()
+
+
+def test_a_tables_rows_are_as_wide_as_its_widest_and_it_scrolls_by_itself() -> None:
+    made = ElementTree.fromstring(table(("a", "b"), [("1",), ("2", "<3>", "x" * (LONG + 1)), ()]))
+    assert made.attrib["class"] == "scroll"
+    (found,) = made
+    cells = [[(cell.tag, cell.text or "") for cell in row] for row in found]
+    assert cells == [
+        [("th", "a"), ("th", "b"), ("th", "")],
+        [("td", "1"), ("td", ""), ("td", "")],
+        [("td", "2"), ("td", "<3>"), ("td", "x" * (LONG + 1))],
+        [("td", "")] * 3,
+    ]
+    assert [cell.text for cell in made.iter("td") if cell.get("class") == "long"] == ["x" * (LONG + 1)]
+    assert ".scroll { overflow-x: auto; }" in STYLE
+    assert "svg { max-width: 100%; height: auto; }" in STYLE

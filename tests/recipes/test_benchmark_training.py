@@ -239,3 +239,12 @@ def test_the_clock_of_a_naive_step_knows_its_parts(module: DiffusionModule) -> N
     assert clock.seconds.keys() == {"forward", "head", "backward"}
     assert all(not torch.equal(before[name], parameter) for name, parameter in module.backbone.named_parameters())
     assert all(parameter.grad is None for parameter in module.backbone.parameters())
+
+
+@pytest.mark.parametrize("option", ["--steps", "--batch", "--width", "--layers", "--vocabulary", "--processes"])
+@pytest.mark.parametrize("value", ["0", "-2", "two"])
+def test_counts_are_at_least_one(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main([f"{option}={value}"])
+    assert ended.value.code == 2
+    assert f"argument {option}: {value!r} is no whole number of at least 1" in capsys.readouterr().err

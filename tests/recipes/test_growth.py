@@ -62,7 +62,7 @@ def test_rows_are_means_of_what_they_stand_for_and_a_direction() -> None:
     embedding = model.embedding.weight.detach().clone()
     old = torch.tensor([[1.0, 0, 0, 0], [0.0, 0, 0, 0], [0.0, 3, 1, 0]])
     asked = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
-    place_stand_ins(model, 3, StandIns(old=old, asked=asked), generator(1))
+    place_stand_ins(model.unembedding.weight, 3, StandIns(old=old, asked=asked), generator(1))
     after = model.unembedding.weight.detach()
     codes = before[3 : 3 + KNOWN]
     directions = torch.randn(2, 16, generator=generator(1)) * APART * codes.std()

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import pytest
 import torch
 from llada_like import llada_like
 from safetensors.torch import load_file
-from tiny_recipes import Tiny, before_step, checkpoint, of_text
+from tiny_recipes import Tiny, before_step, checkpoint, differences, of_text
 from torch.testing import assert_close
 
 from dimoo.core.errors import ConfigError, TrainingError
 from recipes.learning.diffusion import DiffusionModule
 from recipes.processes import first_process
 from recipes.run import export_run, run
-from recipes.running.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, read_checkpoint, steps_of
+from recipes.running.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, steps_of
 
 HERE = Path(__file__).parent
 PLAIN = [sys.executable]
@@ -58,7 +59,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def assert_same(one: Path, other: Path) -> None:
     """Their logs and what they export, to rounding."""
     left, right = rows(one), rows(other)
-    assert [row["step"] for row in left] == [row["step"] for row in right] == [str(step) for step in range(7)]
+    assert [row["step"] for row in left] == [row["step"] for row in right] == [str(step) for step in range(1, 8)]
     for first, second in zip(left, right, strict=True):
         for name in ("loss", "grad_norm", "tokens", "nll/image", "nll/text"):
             assert bool(first[name]) == bool(second[name])
@@ -68,30 +69,31 @@ def assert_same(one: Path, other: Path) -> None:
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
         assert_close(weight, others[name], rtol=2**-7, atol=1e-6)  # they are exported in bfloat16
-    state, further = (read_checkpoint(last_checkpoint(folder)) for folder in (one, other))
+    state, further = (checkpoint(folder) for folder in (one, other))
     for name, weight in state["state_dict"].items():
         assert_close(weight, further["state_dict"][name], rtol=0, atol=2e-6)
 
 
-def after_two_steps(recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until the checkpoint of the second step."""
+def after_steps(count: int, recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until the checkpoint of that step, which is an even one."""
 
     def stop(module: DiffusionModule) -> None:
         raise ConnectionError("out")
 
     with monkeypatch.context() as patch:
-        before_step(patch, DiffusionModule, 3, stop)
+        before_step(patch, DiffusionModule, count + 1, stop)
         with pytest.raises(ConnectionError):
             run(recipe)  # type: ignore[arg-type]
 
 
 def test_copies_in_two_processes(tiny: Tiny, image_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process takes two packs in turn; two take one each, from where another one has come to."""
+    """One process takes two packs in turn; two, each with a worker, take one each from where another has come to."""
     whole = run(tiny("world_base", "run.name=whole"))
     begun = tiny("world_base", "run.name=begun")
-    after_two_steps(begun, monkeypatch)
+    after_steps(2, begun, monkeypatch)
     folder = Path(begun.run.folder)
-    two(PLAIN, folder, image_tokenizer, "run.name=begun", "accumulate=1", "run.devices=2", "--resume")
+    changes = ("accumulate=1", "run.devices=2", "run.workers=1")
+    two(PLAIN, folder, image_tokenizer, "run.name=begun", *changes, "--resume")
     assert_same(whole, folder / "begun")
 
 
@@ -110,29 +112,77 @@ def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
     with pytest.raises(ConfigError, match=r"is in parts, which only several processes .* go on from"):
         run(alone, resume=True)
     before = load_file(folder / "parts/export/model.safetensors")
+    export_run(alone)
+    assert list(differences(load_file(folder / "parts/export/model.safetensors"), before)) == []
     export_run(alone, "last")
     after = load_file(folder / "parts/export/model.safetensors")
-    last = read_checkpoint(last_checkpoint(folder / "parts"))["state_dict"]
+    last = checkpoint(folder / "parts")["state_dict"]
     for name, weight in after.items():
         assert torch.equal(weight, last[f"backbone.{name}"].to(weight.dtype))
         assert not torch.equal(weight, before[name])
 
 
+@pytest.mark.parametrize(
+    ("launcher", "ranks", "kind"),
+    [
+        (PLAIN, "1", "data"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((PLAIN, "0", "data"), (PLAIN, "01", "data"), (TORCHRUN, "1", "data"), (PLAIN, "1", "bug"))
+        ),
+        pytest.param(PLAIN, "1", "killed", marks=pytest.mark.slow),
+    ],
+)
+def test_an_error_of_one_process_is_shown_once(
+    launcher: list[str], ranks: str, kind: str, tiny: Tiny, image_tokenizer: Path
+) -> None:
+    """Whichever process it is of: the others lose their connections, and say nothing of it."""
+    folder = Path(tiny("world_base").run.folder)
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    changes = ["run.devices=2", "accumulate=1", "--fail", f"2:{ranks}:{kind}"]
+    done = subprocess.run(
+        [*launcher, str(HERE / "processes.py"), "world_base", str(folder), str(image_tokenizer), *changes],
+        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr[-3000:]
+    # What torchrun says of it in its own words comes after.
+    said = list(takewhile(lambda line: "distributed/elastic" not in line, done.stderr.splitlines()))
+    lines = [line for line in said if not line.startswith(("step ", "Initializing distributed"))]
+    match kind:
+        case "data":
+            assert lines == ["error: row 7 is bad, for data"]
+        case "killed":
+            assert " ".join(lines).startswith("error: another process of this run was lost")
+            assert len(lines) < 4
+        case _:
+            assert "".join(lines).count("Traceback") == 1
+            assert lines[-1].endswith("ZeroDivisionError: row 7 is bad, for bug")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [("parts", "whole"), ("whole", "parts"), ("whole", "whole")])
+@pytest.mark.parametrize(
+    ("first", "then"), [("alone", "parts"), ("parts", "whole"), ("whole", "parts"), ("whole", "whole")]
+)
 @pytest.mark.parametrize("phase", [(), ("new_rows_steps=5",)])
 def test_sharded_runs_go_on_from_either_kind_of_checkpoint(
     first: str, then: str, phase: tuple[str, ...], tiny: Tiny, image_tokenizer: Path, tmp_path: Path
 ) -> None:
-    """Also in the middle of a phase in which but the rows of new ids are trained."""
+    """Or from that of one process; also in the middle of a phase in which but the rows of new ids are trained."""
     if phase:
         talker = llada_like().save(tmp_path / "talker")
         phase = (*of_text(talker), *phase)
     whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6", *phase))
     folder = whole.parent
     changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6", *phase]
-    begun = [*changes, f"run.checkpoints={first}"]
-    two(TORCHRUN, folder, image_tokenizer, *begun, "--stop-after", "4", steps=4)
+    if first == "alone":
+        with pytest.MonkeyPatch.context() as patch:
+            after_steps(4, tiny("world_base", "run.name=parts", "accumulate=4", "ema=0.6", *phase), patch)
+    else:
+        begun = [*changes, f"run.checkpoints={first}"]
+        two(TORCHRUN, folder, image_tokenizer, *begun, "--stop-after", "4", steps=4)
     assert steps_of(last_checkpoint(folder / "parts")) == 4
     two(TORCHRUN, folder, image_tokenizer, *changes, f"run.checkpoints={then}", "--resume")
     assert_same(whole, folder / "parts")

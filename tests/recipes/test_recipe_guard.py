@@ -135,7 +135,7 @@ def test_a_nan_of_one_document_is_found_there(tiny: Tiny, monkeypatch: pytest.Mo
     planted: list[int] = []
 
     def plant(module: DiffusionModule) -> None:
-        documents = {n: one for part in module.documents(module.steps_done).values() for n, one in part.items()}
+        documents = {n: one for part in module.made(module.steps_done).values() for n, one in part.items()}
         given = {n: set(one.ids[one.group < 0].tolist()) for n, one in documents.items()}
         learnt = [part.ids.unique().tolist() for part in module.corrupted(module.steps_done)]
         for number, ids in given.items():
@@ -153,7 +153,7 @@ def test_a_nan_of_one_document_is_found_there(tiny: Tiny, monkeypatch: pytest.Mo
     said = str(error.value)
     assert len(planted) == 1
     assert f" in the documents of examples {planted[0]}; the weight embedding.weight; the gradient of" in said
-    assert said.startswith("the loss is nan at step 3; not finite: the nll of ")
+    assert said.startswith("the loss is nan at step 4, of examples 12 to 15; not finite: the nll of ")
     assert said.endswith("start again under another run.name with a lower optimizer.lr (now 0.0125)")
 
 
@@ -165,9 +165,8 @@ def test_the_first_gradient_that_is_not_finite_is_named(tiny: Tiny, monkeypatch:
         dict(module.backbone.named_parameters())[names[-2]].register_hook(lambda gradient: gradient * math.inf)
 
     before_step(monkeypatch, DiffusionModule, 3, poison)
-    with pytest.raises(
-        TrainingError, match=r"the gradient norm is (nan|inf) at step 3; not finite: the gradient of"
-    ) as error:
+    said = r"the gradient norm is (nan|inf) at step 4, of examples 12 to 15; not finite: the gradient of"
+    with pytest.raises(TrainingError, match=said) as error:
         run(tiny("world_base"))
     assert f"the gradient of {names[-2]}, the first by name; start again" in str(error.value)
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_processes import TORCHRUN, assert_same, two
 from tiny_recipes import Beginnings, Tiny, before_step, checkpoint, differences
 from torch.utils.flop_counter import FlopCounterMode
 
 import dimoo
 from dimoo.backbone.config import LoRAConfig
-from dimoo.core.errors import ConfigError
+from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.weights.checkpoint import Checkpoint
+from dimoo.weights.shards import write
 from recipes.config import DiffusionRecipe
 from recipes.learning.assemble import diffusion_module
 from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.kept import fingerprint_of
 from recipes.named.lora import with_lora
 from recipes.named.world import world_polish
 from recipes.run import export_run, run
@@ -50,7 +56,7 @@ def test_the_exported_model_is_the_base_with_the_exported_adapter(tiny: Tiny, fi
         assert torch.equal(weight, base.state_dict()[name]) == (not inside)
     state = checkpoint(folder)
     trained = [name for name in state["state_dict"] if name.endswith((".A", ".B"))]
-    assert len(state["optimizer_states"][0]["state"]) == len(trained) == 14
+    assert len(state["optimizer_states"][0]["state"]) == len(trained) == len(state["state_dict"]) == 14
     assert (folder / "pictures/step0000004.png").is_file()
     picture = dimoo.load(folder / "export").generate("a cat", size=(32, 32), seed=1)[0]
     assert picture.size == (32, 32)
@@ -60,11 +66,8 @@ def test_it_resumes_exactly_and_exports_what_a_checkpoint_holds(tiny: Tiny, monk
     whole = run(tiny("lora", *SMALL, "run.name=whole"))
     recipe = tiny("lora", *SMALL, "run.name=parts")
 
-    def out(module: DiffusionModule) -> None:
-        raise ConnectionError
-
     with monkeypatch.context() as patch:
-        before_step(patch, DiffusionModule, 3, out)
+        before_step(patch, DiffusionModule, 3, _out)
         with pytest.raises(ConnectionError):
             run(recipe)
     folder = export_run(recipe)
@@ -75,6 +78,51 @@ def test_it_resumes_exactly_and_exports_what_a_checkpoint_holds(tiny: Tiny, monk
         assert list(differences(one[part], other[part])) == []
     assert list(differences(adapter(whole), adapter(folder))) == []
     assert list(differences(halfway, adapter(folder))) != []
+
+
+def test_a_checkpoint_holds_what_is_trained_and_goes_on_with_no_other_base(
+    tiny: Tiny, first: str, tmp_path: Path
+) -> None:
+    """The base is changed where it lies, its shape stays; then given back."""
+    base = Path(shutil.copytree(first, tmp_path / "base"))
+    recipe = tiny("lora", *SMALL, f"warm_start={base}", 'lora={"modules_to_save":["unembedding"]}')
+    folder = run(recipe)
+    kept = checkpoint(folder)["state_dict"].keys()
+    assert {name for name in kept if not name.endswith((".A", ".B"))} == {"backbone.unembedding.weight"}
+    weights = load_file(base / "model.safetensors")
+    save_file({**weights, "norm.weight": weights["norm.weight"] + 1}, base / "model.safetensors")
+    for go_on in (partial(run, resume=True), export_run):
+        with pytest.raises(CheckpointError, match=r"the adapters in the checkpoint belong to weights with the finger"):
+            go_on(recipe)
+    save_file(weights, base / "model.safetensors")
+    before = adapter(folder)
+    shutil.rmtree(folder / "export")
+    run(recipe, resume=True)
+    assert list(differences(adapter(folder), before)) == []
+
+
+def test_a_base_is_known_by_its_weights_in_whatever_files(first: str, tmp_path: Path) -> None:
+    base = Checkpoint.open(Path(first))
+    weights = load_file(Path(first) / "model.safetensors")
+    found = []
+    for number, changes in enumerate(({}, {"embedding.weight": weights["embedding.weight"].flip(0)})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder, {**weights, **changes}, shard_size=10_000)
+        assert len(list(folder.glob("*.safetensors"))) > 1
+        found.append(fingerprint_of(replace(base, folder=folder).filling(base.skeleton())))
+    assert found[0] == fingerprint_of(base.filling(base.skeleton())) != found[1]
+
+
+@pytest.mark.parametrize("name", ["backbone.blocks.0.mlp.up.A", "backbone.unembedding.weight"])
+def test_what_is_trained_must_be_in_a_checkpoint(name: str, tiny: Tiny) -> None:
+    recipe = tiny("lora", *SMALL, 'lora={"modules_to_save":["unembedding"]}')
+    folder = run(recipe)
+    state = checkpoint(folder)
+    del state["state_dict"][name]
+    torch.save(state, folder / "checkpoints/last.ckpt")
+    with pytest.raises(RuntimeError, match=f'Missing key.*"{name}"'):
+        export_run(recipe)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +148,32 @@ def test_each_setting_changes_what_is_learnt(tiny: Tiny, change: str) -> None:
 
 
 @pytest.mark.slow
-def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path, first: str) -> None:
-    """Each holds a half of every matrix (FSDP2), of which some are trained and some not."""
-    whole = run(tiny("lora", "run.name=whole", "accumulate=4", WORLD))
-    changes = [WORLD, "run.devices=2", "run.parallel=fsdp", f"warm_start={first}"]
-    two(TORCHRUN, whole.parent, image_tokenizer, "run.name=parts", "accumulate=2", *changes, recipe="lora")
+@pytest.mark.parametrize(("begun", "kind"), [("alone", "whole"), ("shared", "whole"), ("shared", "parts")])
+def test_parts_in_two_processes(begun: str, kind: str, tiny: Tiny, image_tokenizer: Path, first: str) -> None:
+    """Each holds a half of every matrix (FSDP2), of which some are trained and some not, and goes on from a checkpoint
+    of the others alone, be it one process's or theirs."""
+    more = ("ema=0.6", 'lora={"rank":5,"modules_to_save":["embedding"]}', WORLD)
+    whole = run(tiny("lora", "run.name=whole", "accumulate=4", *more))
+    own = ["run.name=parts", "run.parallel=fsdp", f"warm_start={first}", *more]
+    shared = [*own, "accumulate=2", "run.devices=2", f"run.checkpoints={kind}"]
+    if begun == "alone":
+        with pytest.MonkeyPatch.context() as patch:
+            before_step(patch, DiffusionModule, 4, _out)
+            with pytest.raises(ConnectionError):
+                run(tiny("lora", *own, "accumulate=4"))
+    else:
+        two(TORCHRUN, whole.parent, image_tokenizer, *shared, "--stop-after", "4", steps=4, recipe="lora")
+    state = checkpoint(whole.parent / "parts")
+    assert state["steps_done"] == 4
+    assert len(state["state_dict"]) == 15
+    two(TORCHRUN, whole.parent, image_tokenizer, *shared, "--resume", recipe="lora")
     assert_same(whole, whole.parent / "parts")
     for name, value in adapter(whole).items():
         torch.testing.assert_close(adapter(whole.parent / "parts")[name], value, rtol=0, atol=2e-6)
+
+
+def _out(module: DiffusionModule) -> None:
+    raise ConnectionError("out")
 
 
 def test_what_is_foretold_is_of_what_is_trained(tiny: Tiny) -> None:

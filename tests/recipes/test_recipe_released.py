@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dimoo.core.config import override
+from dimoo.core.errors import ConfigError
 from dimoo.presets import llada_8b
 from recipes import registry
 from recipes.config import DiffusionRecipe
+from recipes.running.absent import present
 from recipes.running.estimate import estimate
 
 HERE = (
@@ -54,3 +58,31 @@ def test_adapters_of_the_released_model_fit_one_device() -> None:
     assert found.memory["gradients"] == 4 * found.parameters["adapters"]
     assert found.memory["AdamW"] == 8 * found.parameters["adapters"]
     assert sum(found.memory.values()) < 80e9
+
+
+SMALL = ("backbone.d_model=64", "backbone.layers=1", "backbone.heads=2", "backbone.kv_heads=2", "run.batch_size=4")
+ALONE = ("run.devices=1", "run.nodes=1", "run.checkpoints=whole")
+
+
+def test_an_estimate_needs_no_file_that_is_not_here() -> None:
+    """Neither of the released model nor of a run, nor the data: their shapes are known."""
+    recipe = named("sft_8b", *SMALL, *ALONE, "source.size=512")
+    found = estimate(recipe)
+    for name in ("Alpha-VLLM/Lumina-DiMOO", "runs/midtrain_8b/export", "data/rows.jsonl", "512 x 512 pixels"):
+        assert name in found.note
+    assert found.parameters["embedding"] == 64 * recipe.backbone.vocab_size
+    picture, words = 32 * 33 + 2, recipe.mixture.caption_tokens  # codes with the ends of their rows, and tags
+    assert 4 * picture < found.tokens < 4 * (picture + words + 400)
+    larger = estimate(named("sft_8b", *SMALL, *ALONE, "source.size=1024"))
+    assert larger.tokens - found.tokens == 4 * (64 * 65 - 32 * 33)
+
+
+def test_an_estimate_says_which_files_it_cannot_do_without(tmp_path: Path) -> None:
+    changes = (*SMALL, *ALONE, f"image_tokenizer={tmp_path / 'none'}", 'source={"kind":"shards","path":"away"}')
+    with pytest.raises(
+        ConfigError, match=r"needs what is not here: image_tokenizer .*none, .* source.path away; put it"
+    ):
+        estimate(named("sft_8b", *changes))
+    here = named("pretrain")
+    assert present(here, tmp_path) == (here, "")
+    assert list(tmp_path.iterdir()) == []

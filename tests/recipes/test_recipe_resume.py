@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, differences, files
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from dimoo.core.errors import CheckpointError, ConfigError, TrainingError
 from dimoo.denoise.objective import MaskedObjective
 from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.steps import StepModule
 from recipes.run import export_run, main, run
+from recipes.running.saving import META
 
 
 def power_cut(module: StepModule) -> None:
@@ -108,7 +111,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_alone(
     recipe = tiny("world_base")
     listener = signal.getsignal(signal.SIGINT)
     before_step(monkeypatch, DiffusionModule, 3, twice)
-    with pytest.raises(TrainingError, match=r"in the middle of step 3; --resume goes on from the last"):
+    with pytest.raises(TrainingError, match=r"in the middle of step 4; --resume goes on from the last"):
         run(recipe)
     folder = Path(recipe.run.folder) / "world_base"
     assert checkpoint(folder)["steps_done"] == 2
@@ -227,6 +230,30 @@ def test_an_unfinished_run_can_be_exported_and_goes_on(tiny: Tiny, monkeypatch: 
         export_run(tiny("world_base", "ema=0.6", "optimizer.lr=0.5"))
     run(tiny("world_base", "ema=0.6", "run.log_every=3", "run.save_every=4", "run.sample_every=9"), resume=True)
     assert checkpoint(folder)["steps_done"] == 7
+
+
+@pytest.mark.parametrize("decay", ["0", "0.6"])
+def test_a_checkpoint_in_parts_is_exported_as_a_file_is(decay: str, tiny: Tiny) -> None:
+    """Or found corrupt where a part is lost."""
+    recipe = tiny("world_base", "run.steps=2", f"ema={decay}")
+    folder = run(recipe)
+    path, state = folder / "checkpoints/last.ckpt", checkpoint(folder)
+    path.unlink()
+    tensors = {"state_dict": state.pop("state_dict"), "optimizer_0": state.pop("optimizer_states")[0]}
+    save(tensors, storage_writer=FileSystemWriter(path), no_dist=True)
+    torch.save(state, path / META)
+    before = load_file(folder / "export/model.safetensors")
+    shutil.rmtree(folder / "export")
+    export_run(recipe)
+    assert list(differences(load_file(folder / "export/model.safetensors"), before)) == []
+    export_run(recipe, "last")
+    last = load_file(folder / "export/model.safetensors")
+    for name, weight in tensors["state_dict"].items():
+        assert torch.equal(last[name.removeprefix("backbone.")], weight.bfloat16())
+    assert (list(differences(last, before)) == []) == (decay == "0")
+    next(path.glob("*.distcp")).unlink()
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is corrupt"):
+        export_run(recipe)
 
 
 def test_without_an_average_the_last_weights_are_kept(tiny: Tiny) -> None:

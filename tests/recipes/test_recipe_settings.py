@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ RUN = {
     "seed": ("1", LEARNT),
     "steps": ("5", LEARNT | {"saved"}),
     "batch_size": ("5", LEARNT),
+    "workers": ("2", {"workers"}),
     "precision": ("bf16", LEARNT),
     "log_every": ("2", {"log"}),
     "save_every": ("3", {"saved"}),
@@ -121,6 +123,7 @@ EXPANDED = {"run": RunConfig, "optimizer": OptimizerConfig, "mixture": MixtureCo
 def outcome(recipe: Recipe) -> dict[str, Any]:
     """What a run leaves behind, part by part."""
     saved: list[int] = []
+    workers: list[int] = []
     rows: list[int] = [0]
     compiled: set[str] = set()
     passes: Counter[int] = Counter()
@@ -128,6 +131,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
 
     def spy_save(self: L.Trainer, path: Path) -> None:
         saved.append(self.lightning_module.steps_done)
+        workers.append(len(active_children()))
         save(self, path)
 
     def spy_head(self: Backbone, hidden: torch.Tensor, columns: slice | None = None) -> torch.Tensor:
@@ -157,6 +161,7 @@ def outcome(recipe: Recipe) -> dict[str, Any]:
         "weights": {name: data for name, data in files(folder / "export").items() if name.endswith("tensors")},
         "pictures": [path.name for path in (folder / "pictures").glob("*")],
         "saved": saved,
+        "workers": max(workers),
         "rows at a time": max(rows) <= 3,
         "compiled": sorted(compiled),
         "passes": passes[0] > 2 * recipe.run.steps,  # of at most two packs

@@ -183,3 +183,14 @@ def test_as_many_processes_as_were_started(tiny: Tiny, monkeypatch: pytest.Monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"has started 2 processes, but run.devices x run.nodes is 1"):
         run(tiny("world_base"))
+
+
+def test_a_start_of_another_shape_names_the_settings_that_differ(tiny: Tiny) -> None:
+    """Also heads, of which no tensor tells."""
+    recipe = tiny("sft", "backbone.layers=2", "backbone.heads=1", "backbone.kv_heads=1")
+    with pytest.raises(ConfigError) as error:
+        diffusion_module(DiffusionRecipe.model_validate(recipe))
+    assert str(error.value).partition(" has another shape than the recipe: ")[2] == (
+        "backbone.layers 2 against its 1, backbone.heads 1 against its 2, backbone.kv_heads 1 against its 2; take its:"
+        " --set backbone.layers=1 --set backbone.heads=2 --set backbone.kv_heads=2"
+    )

@@ -28,7 +28,7 @@ from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks
 from recipes.run import run
 from recipes.watching.logs import read_rows
-from recipes.watching.validation import TOGETHER, bounds
+from recipes.watching.validation import TOGETHER, bound_objective, bounds, corrupted
 
 EXAMPLES = 11
 
@@ -87,7 +87,7 @@ def test_the_bound_is_that_of_a_plain_loop_and_of_the_averaged_weights(tiny: Tin
     folder = run(recipe)
     (row,) = [row for row in read_rows(folder / "csv/metrics.csv") if "bound/image" in row]
     found = {name: value for name, value in row.items() if name != "step"}
-    assert row["step"] == 3
+    assert row["step"] == 4
     assert found == pytest.approx(plain(of_run(recipe, folder)), rel=1e-5)
     assert found.keys() == {"bound/image", "bound/text", "bound/padding"}
 
@@ -140,7 +140,7 @@ def test_a_resumed_run_logs_the_same_numbers_and_training_does_not_notice(
     assert (folder / "csv/metrics.csv").read_text() == (whole / "csv/metrics.csv").read_text()
     rows = read_rows(whole / "csv/metrics.csv")
     measured = [row for row in rows if "bound/image" in row]
-    assert [row["step"] for row in measured] == [2, 5]
+    assert [row["step"] for row in measured] == [3, 6]
     without = run(tiny("world_base", "ema=0.6", "run.name=without"))
     assert read_rows(without / "csv/metrics.csv") == [row for row in rows if row not in measured]
 
@@ -174,4 +174,24 @@ def test_files_need_examples_that_are_held_out(tiny: Tiny, tmp_path: Path) -> No
         run(tiny("world_base", *changes, "run.name=none", f"source={json.dumps(source)}"))
     recipe = tiny("world_base", *changes, f"source={json.dumps({**source, 'held_out': 2})}")
     rows = read_rows(run(recipe) / "csv/metrics.csv")  # two are fewer than are asked for
-    assert [row["step"] for row in rows if any(name.startswith("bound/") for name in row)] == [1]
+    assert [row["step"] for row in rows if any(name.startswith("bound/") for name in row)] == [2]
+
+
+def test_there_is_no_bound_where_nothing_was_masked(tiny: Tiny) -> None:
+    """Example by example, each with noise of its own: a bound of each kind of which a token was masked."""
+    recipe = tiny("world_base")
+    module = build_module(recipe)
+    assert isinstance(module, DiffusionModule)
+    source = held_out(module.source, examples=28)
+    assert source is not None
+    untouched = 0
+    for number in range(24):
+        seeded = recipe.run.model_copy(update={"seed": number})
+        module.recipe = module.recipe.model_copy(update={"run": seeded})
+        noisy = corrupted(module, bound_objective(module.objective), source, [number], 0)
+        masked = dict(zip((target.kind for target in noisy.batch.targets), noisy.groups.masked().tolist(), strict=True))
+        found = bounds(module, source, [number], Ranks())
+        assert found.keys() == {f"bound/{kind}" for kind, count in masked.items() if count}
+        assert all(value > 0 for value in found.values())
+        untouched += sum(count == 0 for count in masked.values())
+    assert untouched > 0

@@ -144,7 +144,7 @@ def test_old_ids_keep_their_logits_and_added_codes_begin_near_old_ones(tiny: Tin
     ("changes", "error", "message"),
     [
         (("backbone.vocab_size=1080",), ConfigError, r"has 1024 text ids, but .* 1080 leaves 1032 .* set it to 1072"),
-        (("backbone.layers=2",), CheckpointError, "blocks.1"),
+        (("backbone.layers=2",), ConfigError, "backbone.layers 2 against its 1; take its: --set backbone.layers=1"),
         (("warm_start=./nowhere",), CheckpointError, "nowhere"),
         (("image_tokenizer=./nowhere",), CheckpointError, "nowhere"),
     ],
@@ -232,7 +232,7 @@ def test_a_row_is_what_it_stands_for_and_one_direction_for_what_is_asked(tiny: T
         old=torch.tensor([[2.0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]),
         asked=torch.tensor([[2.0, 1, 1], [1, 0, 0], [0, 0, 0]]),
     )
-    place_stand_ins(model, start, found, torch.Generator().manual_seed(3))
+    place_stand_ins(model.unembedding.weight, start, found, torch.Generator().manual_seed(3))
     rows, known = model.unembedding.weight.detach(), before[start : start + 4]
     directions = torch.randn(3, before.shape[1], generator=torch.Generator().manual_seed(3)) * 0.5 * known.std()
     first = (2 * known[0] + known[2] + known[3]) / 4 + (2 * directions[0] + directions[1] + directions[2]) / 4

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import dimoo
 from dimoo.core.config import override
@@ -17,6 +18,7 @@ from recipes.config import Recipe
 from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.steps import StepModule
 from recipes.learning.tokenizer import TokenizerModule
+from recipes.running.saving import META
 
 MODULES: dict[str, type[StepModule]] = {"world_base": DiffusionModule, "world_tokenizer": TokenizerModule}
 Tiny = Callable[..., Recipe]
@@ -72,17 +74,22 @@ def of_text(talker: Path, codes: int = 32, added: int = 10) -> tuple[str, ...]:
 
 
 def checkpoint(run: Path) -> dict[str, Any]:
-    """The last checkpoint of a run folder."""
-    state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return state
+    """The last checkpoint of a run folder; one in parts is put together."""
+    path = run / "checkpoints" / "last.ckpt"
+    if path.is_file():
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        return state
+    whole = path.with_suffix(".whole")
+    dcp_to_torch_save(path, whole)
+    together: dict[str, Any] = torch.load(whole, weights_only=True)
+    whole.unlink()
+    return {**together, **torch.load(path / META, weights_only=True)}
 
 
 def averages(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The averaged weights in a checkpoint: matrices come first in the optimiser, then vectors."""
-    names = {name.removeprefix("backbone."): weight for name, weight in state["state_dict"].items()}
-    ordered = sorted(names, key=lambda name: names[name].ndim < 2)
-    entries = state["optimizer_states"][0]["state"]
-    return {name: entries[number]["average"] for number, name in enumerate(ordered)}
+    """The averaged weights in a checkpoint, by their names in the backbone."""
+    entries = state["optimizer_states"][0]["state"].items()
+    return {name.removeprefix("backbone."): entry["average"] for name, entry in entries}
 
 
 def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:

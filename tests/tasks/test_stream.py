@@ -14,6 +14,7 @@ from task_cases import all_equal, box, equal, mixture, picture
 from tiny_checkpoint import tiny_model
 
 import dimoo
+from dimoo.core.errors import RequestError
 from dimoo.diffusion.guidance import ClassifierFree, MultiCondition
 from dimoo.diffusion.guidance_steps import Interval
 from dimoo.diffusion.trajectory import load, save
@@ -123,7 +124,7 @@ def test_a_job_without_a_preview_has_none(model):
     look, other = stream.preview()
     assert look is None
     assert isinstance(other, Image.Image)
-    with pytest.raises(IndexError):
+    with pytest.raises(RequestError, match=r"there is no job 2: this stream has 2, numbered from 0, not by steps"):
         stream.preview(2)
 
 

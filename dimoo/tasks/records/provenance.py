@@ -6,7 +6,7 @@ and `request_of` gives the request, which makes the same picture again:
     record = read_record("G.png")
     again = model.run([request_of(record)], image=record.image, text=record.text)[0]
 
-`dimoo.tasks.records.remake.remake(model, record)` does so for records of every kind, of retouching sessions and choices too.
+`remake(model, record)` (in `remake.py`) does so for records of every kind, of retouching sessions and choices too.
 """
 
 from __future__ import annotations
