@@ -23,8 +23,8 @@ def pretrain_8b() -> DiffusionRecipe:
 
     Command: python -m recipes.run pretrain_8b --set source.path=pairs.jsonl
     then at 512: python -m recipes.run pretrain_8b --from runs/pretrain_8b/export --set source.path=pairs.jsonl
-    --set source.size=512 --set run.name=pretrain_8b_512
-    Hardware: 64 GPUs of 80 GB (the paper does not say what its authors had)
+    --set source.size=512 --set run.name=pretrain_8b_512 --set recompute=all
+    Hardware: 64 GPUs of 80 GB (the paper does not say what its authors had); `--estimate` says 45 GB for each, 24 at 512
     Steps: 80 million pairs once in batches of 1,024
     """
     return DiffusionRecipe(
@@ -72,7 +72,7 @@ def midtrain_8b() -> DiffusionRecipe:
     """Stage II: pictures of 1024 x 1024 pixels and questions, the answer alone masked, from `pretrain_8b` at 512.
 
     Command: python -m recipes.run midtrain_8b --set source.path=rows.jsonl
-    Hardware: as `pretrain_8b`
+    Hardware: as `pretrain_8b`; 34 GB for each
     Steps: 20,000 are our guess, for the paper does not say how many it took. It has the pictures of image-to-image
     tasks at 512; a source has one size, so encode those by themselves, or take 512 for all
     """
@@ -81,6 +81,7 @@ def midtrain_8b() -> DiffusionRecipe:
         update={
             "run": base.run.model_copy(update={"name": "midtrain_8b", "seed": 1, "steps": 20_000, "batch_size": 512}),
             "source": JsonlSourceConfig(path="data/rows.jsonl", size=lumina.GENERATION_TARGET),
+            "recompute": "all",
             "mixture": base.mixture.model_copy(
                 update={"pair": 0.0, "text_to_image": 0.5, "question": 0.35, "caption": 0.15}
             ),
@@ -95,7 +96,7 @@ def sft_8b() -> DiffusionRecipe:
     Command: python -m recipes.run sft_8b --set source.path=rows.jsonl
     from the released model: python -m recipes.run sft_8b --from Alpha-VLLM/Lumina-DiMOO
     --set backbone.vocab_size=134548 --set source.path=rows.jsonl
-    Hardware: as `pretrain_8b`
+    Hardware: as `midtrain_8b`
     Steps: 30 million examples once in batches of 512
     """
     base = midtrain_8b()
@@ -124,7 +125,6 @@ def lora_8b() -> DiffusionRecipe:
             "source": JsonlSourceConfig(path="data/rows.jsonl", size=lumina.INPUT_TARGET),
             "backbone": lumina.BACKBONE,
             "accumulate": 16,
-            "recompute": "all",
             "warm_start": RELEASED,
         }
     )

@@ -10,9 +10,8 @@ from PIL import Image
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.config import JsonlSourceConfig, WorldSourceConfig
-from dimoo.presets import lumina_dimoo_8b as lumina
 from dimoo.tokenizers.image.build import build_image_tokenizer
-from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
+from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, ImageTokenizerConfig, PatchNetworkConfig
 from dimoo.tokenizers.image.files import save_image_tokenizer
 from recipes.config import OF_WARM_START, DiffusionRecipe
 
@@ -21,6 +20,8 @@ PIXELS = 16
 """Of a side of the square that a code of the released tokenizer stands for ..."""
 SMALLER = 4
 """... and by how much pictures and squares are smaller here: as many codes, for a fraction of the work."""
+LEVELS = (8, 8, 8, 16)
+"""Whose product is the number of its codes; rounding to levels is faster than looking for the nearest of them."""
 SHARE = 4
 """One in so many of a caption's planned tokens is a word here."""
 
@@ -72,10 +73,10 @@ def present(recipe: DiffusionRecipe, scratch: Path) -> tuple[DiffusionRecipe, st
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """As many codes as the released one, each for as large a part of a picture."""
+    """As many codes as the released one, each for as large a part of a picture; which they are does not matter."""
     config = ImageTokenizerConfig(
         network=PatchNetworkConfig(patch=PIXELS // SMALLER, width=8, encoder_blocks=1, decoder_blocks=1),
-        quantizer=VectorQuantizerConfig(size=lumina.VOCABULARY.modality("image").size, dim=4),
+        quantizer=FiniteScalarQuantizerConfig(levels=LEVELS),
     )
     save_image_tokenizer(build_image_tokenizer(config, generator(0, "estimate")), folder)
 

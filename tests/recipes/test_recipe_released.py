@@ -53,6 +53,23 @@ def test_the_first_stage_fits_the_devices_that_it_names() -> None:
     assert sum(found.memory.values()) < 80e9
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("pretrain_8b", (), 45),
+        ("pretrain_8b", ("source.size=512", "recompute=all"), 24),
+        ("midtrain_8b", (), 34),
+        ("sft_8b", (), 34),
+    ],
+)
+def test_every_stage_fits_the_devices_that_it_names(name: str, changes: tuple[str, ...], said: int) -> None:
+    """At its own batch, with pictures of its own size, as its docstring says."""
+    found = estimate(named(name, *changes))
+    assert found.processes == 64
+    assert round(sum(found.memory.values()) / 1e9) == said
+
+
 def test_adapters_of_the_released_model_fit_one_device() -> None:
     found = estimate(named("lora_8b", *HERE))
     assert found.memory["gradients"] == 4 * found.parameters["adapters"]
