@@ -24,7 +24,7 @@ def pretrain_8b() -> DiffusionRecipe:
     Command: python -m recipes.run pretrain_8b --set source.path=pairs.jsonl
     then at 512: python -m recipes.run pretrain_8b --from runs/pretrain_8b/export --set source.path=pairs.jsonl
     --set source.size=512 --set run.name=pretrain_8b_512 --set recompute=all
-    Hardware: 64 GPUs of 80 GB (the paper does not say what its authors had); `--estimate` says 45 GB for each, 24 at 512
+    Hardware: 64 GPUs of 80 GB (the paper does not say what its authors had), of which `--estimate` says 45, 24 at 512
     Steps: 80 million pairs once in batches of 1,024
     """
     return DiffusionRecipe(
