@@ -101,7 +101,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
     if not dry and first_process():
         claim(recipe, folder, resume=resume)
     with looking() as progress:
-        module = build_module(recipe, filled=not sharded(recipe.run), progress=progress)
+        module = build_module(recipe, filled=not sharded(recipe.run), restored=resume, progress=progress)
     extras = callbacks(recipe, module.source, folder, dry=dry)
     if dry:
         fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
@@ -146,11 +146,12 @@ def export_run(recipe: Recipe, weights: Weights = "average") -> Path:
 
 
 def _export(recipe: Recipe, folder: Path, weights: Weights = "average") -> None:
-    """From the checkpoint, which has the weights whole, whatever part of them a process held."""
+    """From the checkpoint, which has the weights whole, whatever part of them a process held; no data are read."""
+    from dimoo.data.example import NoExamples
     from recipes.learning.assemble import build_module, export
     from recipes.running.saving import last_checkpoint, restore
 
-    module = build_module(recipe)
+    module = build_module(recipe, restored=True, source=NoExamples())
     restore(module, last_checkpoint(folder), average=weights == "average")
     export(module, folder / "export")
 

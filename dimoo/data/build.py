@@ -49,7 +49,7 @@ def build_source(
         sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
         return Curriculum(sources=sources, starts=starts)
     if isinstance(config, ShardSourceConfig):
-        files: Source = ShardSource(Path(config.path), check=check)
+        files: Source = ShardSource(Path(config.path), check=check, progress=progress)
     else:
         files, _ = open_files(config, check, progress)
     return endless(files, seed=seed, held_out=config.held_out)

@@ -73,9 +73,7 @@ class DocumentBuilder:
                 more tokens than are planned for them.
         """
         check(example, self.tasks)
-        any_grid = Grid(modality=self.image_tokenizer.modality, shape=(1, 1))
-        grids = {id(picture): any_grid for picture in pictures_of(example)}
-        faults = [fault for one in self._requests(example) for fault in self._faults(one, grids)]
+        faults = [fault for one in self._requests(example) for fault in self._faults(one)]
         if faults:
             raise DataError("; ".join(dict.fromkeys(faults)))
 
@@ -141,17 +139,19 @@ class DocumentBuilder:
         lengths = {True: self.mixture.caption_tokens, False: self.mixture.question_tokens}
         return [] if one.text is None else [Words(text=one.text, length=lengths[_is_long(one)])]
 
-    def _faults(self, one: TaskExample[Picture], grids: Mapping[int, Grid]) -> Iterator[str]:
-        """Which of its words take too many tokens."""
-        said, words = self._said(one, grids), self._words(one)
+    def _faults(self, one: TaskExample[Picture]) -> Iterator[str]:
+        """Which of its words take too many tokens; no document is made, for all rows are looked at."""
+        said = say(self.tasks, one.task, words=one.words, option=one.option, images=one.images)
+        words = "".join(piece for piece in said if isinstance(piece, str))
         try:
-            self.prompts.context(entry_of(self.tasks, one.task).family, said)
+            self.prompts.check_context(entry_of(self.tasks, one.task).family, words)
         except RequestError as error:
             yield f"{error}, or raise template.max_prompt_tokens"
-        try:
-            self.prompts.answer(words)
-        except RequestError as error:
-            yield f"{error}; shorten it, or raise mixture.{'caption' if _is_long(one) else 'question'}_tokens"
+        for part in self._words(one):
+            try:
+                self.prompts.words_ids(part)
+            except RequestError as error:
+                yield f"{error}; shorten it, or raise mixture.{'caption' if _is_long(one) else 'question'}_tokens"
 
     def _answer(self, one: TaskExample[Picture], grid: Grid) -> Grid:
         """A picture as an answer: a code is given where all its pixels are."""

@@ -131,6 +131,16 @@ class Source(Protocol):
         """
 
 
+class NoExamples:
+    """A `Source` of none, for what has learnt already."""
+
+    size = 0
+
+    def example(self, index: int) -> Example[Picture]:
+        """Raises IndexError, whatever the index."""
+        raise IndexError(f"there is no example {index}: there is none at all")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
     """A row that cannot be used."""

@@ -28,6 +28,7 @@ from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import ConfigError, DataError
+from dimoo.data.checking import Progress, looked_over, unseen
 from dimoo.data.example import BadRow, Check, Codes, Example, TaskExample, anything, at, settle
 
 MANIFEST = "shards.json"
@@ -114,12 +115,13 @@ class StoredExample(StrictConfig):
 class ShardSource:
     """The examples of a folder of shards, their pictures as codes."""
 
-    def __init__(self, path: Path | str, *, check: Check = anything) -> None:
+    def __init__(self, path: Path | str, *, check: Check = anything, progress: Progress = unseen) -> None:
         """Open a folder.
 
         Args:
             path: the folder.
-            check: what every example must pass.
+            check: what every example must pass; called by several threads.
+            progress: is told how many examples are looked at, where there is a check.
 
         Raises:
             DataError: there are no shards, or not all of them, or bad examples, all of which are listed.
@@ -138,7 +140,7 @@ class ShardSource:
             self._files.append(tuple(folder / name for name in manifest.files))
         self._shard = lru_cache(maxsize=max(OPEN, self.manifest.parts))(_Shard)
         if check is not anything:
-            self._look_through(check)
+            self._look_through(check, progress)
 
     @property
     def size(self) -> int:
@@ -165,13 +167,14 @@ class ShardSource:
         """Another process opens the files itself."""
         return ShardSource, (self.path,)
 
-    def _look_through(self, check: Check) -> None:
-        bad: list[BadRow] = []
-        for index in range(self.size):
-            try:
-                check(self.example(index))
-            except DataError as error:
-                bad.append(BadRow(where=f"{self.path.name}, example {index}", reason=str(error)))
+    def _look_through(self, check: Check, progress: Progress) -> None:
+        bad = [
+            BadRow(where=f"{self.path.name}, example {index}", reason=str(found))
+            for index, found in enumerate(
+                looked_over(range(self.size), lambda index: check(self.example(index)), progress)
+            )
+            if found is not None
+        ]
         remedy = "mend the rows that they are made of and encode those anew, or change what the reasons name"
         settle(bad, source=self.path, good=self.size - len(bad), on_bad="raise", remedy=remedy)
 

@@ -110,13 +110,7 @@ class Prompts:
         while first < len(pieces) and not isinstance(pieces[first], Grid):
             first += 1
         opening = "".join(map(self._words, pieces[:first]))
-        whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{opening}{USER_END}"
-        ids = self.text.encode(whole, framed=True)
-        if ids[-1] != self.text.id_of(USER_END):
-            raise CheckpointError(
-                f"the text tokenizer ends a prompt with {self.text.token(ids[-1])!r}, not with {USER_END!r}: take its"
-                " post-processor out"
-            )
+        ids = self._opening(task, opening)
         documents, count = [Document.given(ids[:-1])], len(ids)
         for piece in pieces[first:]:
             if isinstance(piece, Grid):
@@ -125,12 +119,17 @@ class Prompts:
                 more = self.text.encode(self._words(piece))
                 documents.append(Document.given(more))
                 count += len(more)
-        if count > self.template.max_prompt_tokens:
-            raise RequestError(
-                f"the prompt takes {count} tokens, more than the {self.template.max_prompt_tokens} that this model"
-                f" takes; shorten {opening[:60]!r}..."
-            )
+        self._require_room(count, opening)
         return join([*documents, Document.given(ids[-1:])])
+
+    def check_context(self, task: str, words: str) -> None:
+        """See that words make a context, with or without grids behind them; no document is made.
+
+        Raises:
+            As `context`.
+        """
+        safe = self._words(words)
+        self._require_room(len(self._opening(task, safe)), safe)
 
     def learnt_context(self, task: str, words: str) -> Document:
         """The context of words alone, with the words as a group of targets: of a pair both sides are learnt.
@@ -156,6 +155,20 @@ class Prompts:
         """
         start, end = self.vocabulary.special("answer_start"), self.vocabulary.special("answer_end")
         return join([Document.given([start]), *map(self._part, parts), Document.given([end])])
+
+    def words_ids(self, part: Words) -> list[int]:
+        """The ids of known words and their end, without padding.
+
+        Raises:
+            RequestError: they do not fit in the planned length.
+        """
+        assert part.text is not None
+        ids = [*self.text.encode(self.text.defuse(part.text)), self.vocabulary.special("answer_end")]
+        if len(ids) > part.length:
+            raise RequestError(
+                f"the answer takes {len(ids)} tokens, more than the {part.length} that are planned for it"
+            )
+        return ids
 
     def parts_of(self, parts: Sequence[Grid | Words], ids: Tensor, *, unknown: int | None = None) -> list[Tensor | str]:
         """The inverse of `answer`: ids int64 [n] -> the codes [*shape] or the words of each part.
@@ -215,6 +228,24 @@ class Prompts:
             codebooks=grid.codebooks,
         )
 
+    def _opening(self, task: str, words: str) -> list[int]:
+        """Ids of `<system>S</system><user> words </user>`."""
+        whole = f"{SYSTEM}{self._system(task)}{SYSTEM_END}{USER}{words}{USER_END}"
+        ids = self.text.encode(whole, framed=True)
+        if ids[-1] != self.text.id_of(USER_END):
+            raise CheckpointError(
+                f"the text tokenizer ends a prompt with {self.text.token(ids[-1])!r}, not with {USER_END!r}: take its"
+                " post-processor out"
+            )
+        return ids
+
+    def _require_room(self, count: int, words: str) -> None:
+        if count > self.template.max_prompt_tokens:
+            raise RequestError(
+                f"the prompt takes {count} tokens, more than the {self.template.max_prompt_tokens} that this model"
+                f" takes; shorten {words[:60]!r}..."
+            )
+
     def _words(self, words: str | Grid | None) -> str:
         assert not isinstance(words, Grid)
         return UNCONDITIONAL if words is None else self.text.defuse(words)
@@ -227,11 +258,7 @@ class Prompts:
         target = Target(modality=TEXT, kind="text", columns=vocabulary.columns(TEXT))
         if part.text is None:
             return Document.target([vocabulary.mask] * part.length, target)
-        ids = [*self.text.encode(self.text.defuse(part.text)), vocabulary.special("answer_end")]
-        if len(ids) > part.length:
-            raise RequestError(
-                f"the answer takes {len(ids)} tokens, more than the {part.length} that are planned for it"
-            )
+        ids = self.words_ids(part)
         body = [Document.target(ids, target)]
         if len(ids) < part.length:
             padding = replace(target, kind="padding")

@@ -19,6 +19,7 @@ from dimoo.data.build import build_source
 from dimoo.data.checking import Progress, unseen
 from dimoo.data.config import WorldSourceConfig
 from dimoo.data.documents import DocumentBuilder
+from dimoo.data.example import Source
 from dimoo.denoise.objective import MaskedObjective
 from dimoo.diffusion import build as parts
 from dimoo.evaluation.suites import WORLD_FILE
@@ -41,23 +42,31 @@ ADAPTER = "adapter"
 
 
 def build_module(
-    recipe: Recipe, *, filled: bool = True, progress: Progress = unseen
+    recipe: Recipe,
+    *,
+    filled: bool = True,
+    restored: bool = False,
+    source: Source | None = None,
+    progress: Progress = unseen,
 ) -> TokenizerModule | DiffusionModule:
     """Everything that a run of any kind needs; see `tokenizer_module` and `diffusion_module`."""
     match recipe:
         case TokenizerRecipe():
-            return tokenizer_module(recipe, progress=progress)
+            return tokenizer_module(recipe, source=source, progress=progress)
         case DiffusionRecipe():
-            return diffusion_module(recipe, filled=filled, progress=progress)
+            return diffusion_module(recipe, filled=filled, restored=restored, source=source, progress=progress)
         case _:
             assert_never(recipe)
 
 
-def tokenizer_module(recipe: TokenizerRecipe, *, progress: Progress = unseen) -> TokenizerModule:
+def tokenizer_module(
+    recipe: TokenizerRecipe, *, source: Source | None = None, progress: Progress = unseen
+) -> TokenizerModule:
     """Everything that a tokenizer run needs; weights are fresh, or those of the tokenizer that it `extends`.
 
     Args:
         recipe: the full config.
+        source: of examples, in place of the recipe's.
         progress: is told how many rows of files are looked at.
 
     Raises:
@@ -65,11 +74,13 @@ def tokenizer_module(recipe: TokenizerRecipe, *, progress: Progress = unseen) ->
         CheckpointError: it cannot be read.
     """
     run = recipe.run
+    if source is None:
+        source = build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size, progress=progress)
     return TokenizerModule(
         recipe,
         tokenizer=_tokenizer(recipe),
         objective=build_objective(recipe.objective, generator(run.seed, "tokenizer", "discriminator")),
-        source=build_source(recipe.source, seed=run.seed, examples=run.steps * run.batch_size, progress=progress),
+        source=source,
     )
 
 
@@ -78,6 +89,8 @@ def diffusion_module(
     backbone: Backbone | None = None,
     *,
     filled: bool = True,
+    restored: bool = False,
+    source: Source | None = None,
     progress: Progress = unseen,
 ) -> DiffusionModule:
     """Everything that a diffusion run needs; weights are fresh, or those of `warm_start`.
@@ -87,6 +100,9 @@ def diffusion_module(
         backbone: one to train in place of that; to look at a step, it may be on the meta device.
         filled: whether the weights are there; else they are on the meta device, for `configure_model` to fill, which
             gives each process of a sharded run its part alone.
+        restored: whether a checkpoint of the run will be read into it: only the weights that it does not hold are
+            given, the base of adapters.
+        source: of examples, in place of the recipe's.
         progress: is told how many rows of files are looked at.
 
     Raises:
@@ -100,16 +116,20 @@ def diffusion_module(
     prompts = Prompts(text=start.text, vocabulary=vocabulary, template=recipe.template)
     schedule = parts.build_schedule(recipe.schedule)
     builder = DocumentBuilder(prompts=prompts, image_tokenizer=image, mixture=recipe.mixture, tasks=recipe.tasks)
-    examples = run.steps * run.batch_size
-    source = build_source(recipe.source, seed=run.seed, examples=examples, check=builder.check, progress=progress)
+    if source is None:
+        examples = run.steps * run.batch_size
+        source = build_source(recipe.source, seed=run.seed, examples=examples, check=builder.check, progress=progress)
     own = backbone is None
     if backbone is None:
-        start.check()
+        if not restored:
+            start.check()
         with torch.device("meta"):
             backbone = build_backbone(recipe.backbone)
     if recipe.lora is not None:
         backbone = adapted(backbone, recipe.lora, generator(run.seed, "train", "adapters"))
-    fill = partial(start.fill, source=source) if own else _as_it_is
+    fill = _as_it_is
+    if own and (not restored or recipe.lora is not None):
+        fill = partial(start.fill, source=None if restored else source)
     if own and filled:
         fill(backbone.to_empty(device="cpu"))
     return DiffusionModule(
@@ -136,7 +156,7 @@ def diffusion_module(
 
 
 def _as_it_is(backbone: Backbone) -> None:
-    """Nothing: its weights are given."""
+    """Nothing: its weights are given, or will be."""
 
 
 def _kind_weights(recipe: DiffusionRecipe, vocabulary: Vocabulary) -> dict[str, float]:

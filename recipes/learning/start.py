@@ -137,7 +137,7 @@ class Start:
             )
         _ = self._filling
 
-    def fill(self, backbone: Backbone, source: Source) -> None:
+    def fill(self, backbone: Backbone, source: Source | None) -> None:
         """Give a backbone, which may have adapters and may be sharded, its first weights in place.
 
         One tensor is made at a time, and each process takes its part of it: so it holds its parts and one tensor, or
@@ -147,6 +147,10 @@ class Start:
         them; rows that a text-only one lacks are drawn as the kept rows are distributed (`grown_rows`), codes that one
         with fewer of them lacks begin as what they stand for in pairs of pictures of the source
         (`recipes.learning.growth`).
+
+        Args:
+            backbone: whose weights are there, with any values.
+            source: of the pairs; None: tables that grow are left as they are, for a checkpoint to give.
 
         Raises:
             ConfigError: the warm start does not fit.
@@ -169,11 +173,13 @@ class Start:
         """Which weights the warm start has, for which all are read; None: there is none."""
         return None if self.recipe.warm_start is None else fingerprint_of(self._filling)
 
-    def _grow(self, backbone: Backbone, source: Source) -> None:
+    def _grow(self, backbone: Backbone, source: Source | None) -> None:
         """All weights of the warm start, with more rows in the tables of ids."""
         seed, tables = self.recipe.run.seed, {"embedding.weight", "unembedding.weight"}
         own = backbone.state_dict()
         self._filling.only(own.keys() - tables).into(backbone)
+        if source is None:
+            return
         new_ids = generator(seed, "train", "new ids")
         for table in sorted(tables):  # drawn in this order, however they are stored
             ((_, rows),) = self._filling.only({table}).values()

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_recipe_resume import assert_same_run, ctrl_c, listening, power_cut, renamed
-from tiny_recipes import MODULES, Tiny, before_step, checkpoint
+from test_recipe_resume import assert_same_run, ctrl_c, listening, renamed
+from tiny_recipes import MODULES, Tiny, before_step, checkpoint, power_cut
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.data.world.source import WorldSource

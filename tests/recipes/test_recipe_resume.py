@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, differences, files
+from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, differences, files, power_cut
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -21,10 +21,6 @@ from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.steps import StepModule
 from recipes.run import export_run, main, run
 from recipes.running.saving import META
-
-
-def power_cut(module: StepModule) -> None:
-    raise ConnectionError("power cut")
 
 
 def ctrl_c(module: StepModule) -> None:

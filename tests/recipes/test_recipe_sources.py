@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, features
+from safetensors.torch import load_file
 from tiny_recipes import Tiny, differences
 
 from dimoo.core.config import override
@@ -28,7 +30,7 @@ from recipes.config import DiffusionRecipe
 from recipes.learning.assemble import build_module, diffusion_module
 from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.packing import divided
-from recipes.run import run
+from recipes.run import export_run, run
 from recipes.watching import pictures
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "emoji_folder.py"
@@ -79,6 +81,17 @@ def test_shards_train_as_their_folder_does(tiny: Tiny, folder: Path, tmp_path: P
     assert list(differences(*weights)) == []
     with Image.open(trained[1] / "pictures/step0000003.png") as shown:
         assert shown.width > 32  # the codes are decoded
+
+
+@pytest.mark.parametrize("name", ["world_base", "world_tokenizer"])
+def test_an_export_needs_no_data(name: str, tiny: Tiny, folder: Path) -> None:
+    recipe = tiny(name, of_folder(folder), "run.steps=2")
+    made = run(recipe) / "export/model.safetensors"
+    before = load_file(made)
+    made.unlink()
+    shutil.rmtree(folder)
+    export_run(recipe)
+    assert list(differences(load_file(made), before)) == []
 
 
 def test_sample_pictures_are_held_out(tiny: Tiny, folder: Path) -> None:

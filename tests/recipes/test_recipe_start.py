@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from statistics import median
 
 import pytest
 import torch
 from llada_like import UNUSED, llada_like
-from tiny_recipes import Tiny, before_step, checkpoint, differences
+from tiny_recipes import Tiny, before_step, checkpoint, differences, power_cut
 from tiny_recipes import of_text as text_start
 
 import dimoo
@@ -71,6 +72,24 @@ def test_what_it_exports_still_converses(tiny: Tiny, talker: Path) -> None:
     again = of_text(tiny, talker, f"warm_start={Path(recipe.run.folder) / recipe.run.name / 'export'}")
     module = diffusion_module(again)
     assert module.builder.prompts.vocabulary == model.config.vocabulary
+
+
+@pytest.mark.parametrize("name", ["sft", "world_all"])
+def test_once_begun_a_run_needs_its_warm_start_no_more(
+    name: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where codes were added, for which thousands of examples are looked at."""
+    recipe = tiny(name)
+    assert isinstance(recipe, DiffusionRecipe)
+    shutil.copytree(str(recipe.warm_start), tmp_path / "first")
+    whole, broken = (tiny(name, f"warm_start={tmp_path / 'first'}", f"run.name={it}") for it in ("whole", "broken"))
+    wanted = checkpoint(run(whole))["state_dict"]
+    with monkeypatch.context() as patch:
+        before_step(patch, DiffusionModule, 4, power_cut)
+        with pytest.raises(ConnectionError):
+            run(broken)
+    shutil.rmtree(tmp_path / "first")
+    assert list(differences(checkpoint(run(broken, resume=True))["state_dict"], wanted)) == []
 
 
 def test_at_first_nothing_but_new_rows_moves(tiny: Tiny, talker: Path) -> None:

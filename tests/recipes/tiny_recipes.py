@@ -124,3 +124,7 @@ def before_step(
         original(self, batch, batch_idx)
 
     patch.setattr(kind, "training_step", training_step)
+
+
+def power_cut(module: StepModule) -> None:
+    raise ConnectionError("power cut")
