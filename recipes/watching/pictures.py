@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -26,6 +25,7 @@ from recipes.learning.averaging import averaged
 from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.steps import log
 from recipes.learning.tokenizer import TokenizerModule
+from recipes.watching.every import EverySteps
 from recipes.watching.validation import Validation
 
 SHOWN = 12
@@ -57,35 +57,28 @@ def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Seq
     return parts
 
 
-class Pictures(L.Callback):
+class Pictures(EverySteps):
     """Every so many steps: a PNG grid in the run folder and in TensorBoard.
 
     Of examples that are held out; where there are none, of those just after the run's last one, which begin a further
     pass, so they are pictures that it learns from.
     """
 
-    def __init__(self, source: Source, shown: Sequence[int], folder: Path, *, every: int) -> None:
-        super().__init__()
-        self._source, self._shown, self._folder, self._every = source, shown, folder, every
+    def __init__(self, source: Source, numbers: Sequence[int], folder: Path, *, every: int) -> None:
+        super().__init__(source, numbers, every=every)
+        self._folder = folder
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def look(self, trainer: L.Trainer, module: TokenizerModule | DiffusionModule, step: int) -> None:
         """Make and keep the pictures."""
-        del outputs, batch, batch_idx
-        assert isinstance(pl_module, TokenizerModule | DiffusionModule)
-        step = pl_module.steps_done
-        if step % self._every:
-            return
-        examples = [self._source.example(index) for index in self._shown]
-        if isinstance(pl_module, TokenizerModule):
-            grid, psnr = reconstructions(pl_module, [converted(example, pixels_of) for example in examples])
-            pl_module.log("psnr", psnr, logger=False)  # for the progress line
+        examples = [self._source.example(index) for index in self._numbers]
+        if isinstance(module, TokenizerModule):
+            grid, psnr = reconstructions(module, [converted(example, pixels_of) for example in examples])
+            module.log("psnr", psnr, logger=False)  # for the progress line
             log(trainer.loggers, {"psnr": psnr}, step)
         else:
             with averaged(trainer.optimizers):
-                tokenizer = pl_module.builder.image_tokenizer
-                grid = samples(pl_module, [decoded(example, tokenizer) for example in examples])
+                tokenizer = module.builder.image_tokenizer
+                grid = samples(module, [decoded(example, tokenizer) for example in examples])
         if not trainer.is_global_zero:  # all compute them, as each may hold but a part of the model
             return
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import lightning as L
 import torch
@@ -25,41 +24,30 @@ from recipes.learning.packing import divided
 from recipes.learning.steps import log
 from recipes.learning.tokenizer import TokenizerModule
 from recipes.ranks import Ranks
+from recipes.watching.every import EverySteps
 
 TOGETHER = 8
 """Documents of a pack, whoever computes it."""
 
 
-class Validation(L.Callback):
+class Validation(EverySteps):
     """Every so many steps: the likelihood bound of a diffusion model, the PSNR of a tokenizer, on held-out examples.
 
     Examples, documents and masks are functions of the run's seed alone, so one step can be held against another, and
     one run against another. Measured of the averaged weights where there are some.
     """
 
-    def __init__(self, source: Source, numbers: Sequence[int], *, every: int) -> None:
-        """Measure on these examples of a source."""
-        super().__init__()
-        self._source, self._numbers, self._every = source, numbers, every
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def look(self, trainer: L.Trainer, module: TokenizerModule | DiffusionModule, step: int) -> None:
         """Measure and log."""
-        del outputs, batch, batch_idx
-        assert isinstance(pl_module, TokenizerModule | DiffusionModule)
-        step = pl_module.steps_done
-        if step % self._every:
-            return
         with averaged(trainer.optimizers):
-            if isinstance(pl_module, TokenizerModule):
-                values = {"psnr/held_out": psnr(pl_module, self._source, self._numbers)}
+            if isinstance(module, TokenizerModule):
+                values = {"psnr/held_out": psnr(module, self._source, self._numbers)}
             else:
                 ranks = Ranks(rank=trainer.global_rank, world=trainer.world_size)
                 with trainer.precision_plugin.forward_context():
-                    values = bounds(pl_module, self._source, self._numbers, ranks)
+                    values = bounds(module, self._source, self._numbers, ranks)
         for name, value in values.items():
-            pl_module.log(name, value, logger=False)  # for the progress line
+            module.log(name, value, logger=False)  # for the progress line
         log(trainer.loggers, values, step)
 
 

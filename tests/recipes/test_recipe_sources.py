@@ -105,7 +105,7 @@ def test_sample_pictures_are_held_out(tiny: Tiny, folder: Path) -> None:
             for part in pictures.callbacks(recipe, module.source, folder, dry=False)
             if isinstance(part, pictures.Pictures)
         ]
-        seen = [shown._source.example(index).caption for index in shown._shown]
+        seen = [shown._source.example(index).caption for index in shown._numbers]
         assert len(seen) == (5 if held else pictures.SHOWN)
         assert set(seen).isdisjoint(learnt) == (held > 0)
         assert learnt | set(seen) == captions
