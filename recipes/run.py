@@ -93,7 +93,7 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
     folder = run_folder(recipe.run)
     path = last_checkpoint(folder)
     done = steps_of(path) if resume else 0
-    if path.is_dir() and not sharded(recipe.run):
+    if resume and path.is_dir() and not sharded(recipe.run):
         raise ConfigError(
             f"{path} is in parts, which only several processes with run.parallel fsdp go on from; set run.devices and"
             " run.parallel as they were, or --export it and start from the export"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import failed, noisy_picture, run, succeeded
 from tiny_checkpoint import save_tiny
 
@@ -82,7 +83,23 @@ def test_pictures_may_be_looked_at_as_they_are_encoded(folder: Path, tiny: Path,
     half.write_bytes(half.read_bytes()[:500])
     arguments = ("encode", folder, "--tokenizer", tiny, "--size", "16x24", "--out", tmp_path / "out")
     failed(run(*arguments), "1 bad row;", "picture_3.png: the image cannot be read")
-    failed(run(*arguments, "--verify", "headers"), f"{half}: the image cannot be read", "--verify pixels")
+    late = (*arguments, "--shard", 2, "--verify", "headers")
+    failed(run(*late), f"{half}: the image cannot be read", "mend it in its place and go on", "--verify pixels")
+    first = tmp_path / "out" / "00000.safetensors"
+    made = first.stat().st_mtime_ns
+    noisy_picture(half, height=23, seed=3)
+    succeeded(run(*late))
+    assert ShardSource(tmp_path / "out").size == 5
+    assert first.stat().st_mtime_ns == made  # what was encoded before the damage was met
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_places_and_devices_that_are_not_there(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ("encode", folder, "--size", "32x32", "--tokenizer", tiny)
+    failed(run(*arguments, "--out", tmp_path / "file"), "choose another --out")
+    failed(run(*arguments, "--out", tmp_path / "shards", "--device", "cuda"), "use device='cpu'")
+    assert list((tmp_path / "shards").iterdir()) == []
 
 
 def test_wrong_sizes_and_sources_are_refused(folder: Path, tiny: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dimoo.cli.files import output_folder
 from dimoo.cli.options import Device, OnDevice, auto_device, parse_size
 
 
@@ -87,10 +88,13 @@ def encode(
     Prints the folder.
     """
     wanted, (number, parts) = parse_sizes(size), parse_part(part)
+    output_folder(out)
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dimoo.core.config import parse
+    from dimoo.core.device import usable
     from dimoo.data.build import open_files
     from dimoo.data.config import FolderSourceConfig, JsonlSourceConfig
     from dimoo.data.encode import write_shards
@@ -99,7 +103,7 @@ def encode(
 
     settings = {"path": str(source), "size": wanted, "on_bad": on_bad.value, "verify": verify.value}
     config = parse(FolderSourceConfig, settings) if source.is_dir() else parse(JsonlSourceConfig, settings)
-    reader = load_image_tokenizer(tokenizer).to(auto_device(device))
+    reader = load_image_tokenizer(tokenizer).to(usable(auto_device(device), torch.float32))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -36,7 +36,7 @@ def usable(device: torch.device | str, dtype: torch.dtype) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise BackendError(
             f"cannot compute in {dtype} on device {str(device)!r} (torch {torch.__version__}): {reason};"
-            " use another dtype, or device='cpu'"
+            " use device='cpu', or another dtype"
         ) from error
     return found
 

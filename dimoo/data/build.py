@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -48,11 +49,13 @@ def build_source(
         starts = [0, *(round(share * examples) for share in accumulate(shares))][: len(shares)]
         sources = [WorldSource(phase.world, seed, tasks=phase.tasks) for phase in config.phases]
         return Curriculum(sources=sources, starts=starts)
+    files: Source
     if isinstance(config, ShardSourceConfig):
-        files: Source = ShardSource(Path(config.path), check=check, progress=progress)
+        files = shards = ShardSource(Path(config.path), check=check, progress=progress)
+        digest = shards.digest()
     else:
-        files, _ = open_files(config, check, progress)
-    return endless(files, seed=seed, held_out=config.held_out)
+        files, digest = open_files(config, check, progress)
+    return replace(endless(files, seed=seed, held_out=config.held_out), digest=digest)
 
 
 def held_out(source: Source, *, examples: int) -> Source | None:
@@ -69,10 +72,19 @@ def held_out(source: Source, *, examples: int) -> Source | None:
     return None if source.size is not None else Later(source=source, first=examples)
 
 
+def digest_of(source: Source) -> str | None:
+    """What tells whether a source that `build_source` made of files has the same rows as another, in the same order.
+
+    Returns:
+        None of any other, as the world, which follows from its config.
+    """
+    return source.digest if isinstance(source, Endless) else None
+
+
 def open_files(
     config: FolderSourceConfig | JsonlSourceConfig, check: Check = anything, progress: Progress = unseen
 ) -> tuple[Fitted, str]:
-    """All examples of a folder or file in its order, their pictures fitted; and a digest of what they are made of.
+    """All examples of a folder or file in its order, their pictures fitted; and a digest of their rows.
 
     Raises:
         DataError: it is missing, there are bad rows that are not to be left out, or no good ones.

@@ -60,8 +60,8 @@ class _FilesConfig(StrictConfig):
     on_bad: Literal["raise", "report"] = "raise"
     """What unreadable rows do: stop with a list of them all, or be listed in the log and left out."""
     verify: Literal["pixels", "headers"] = "pixels"
-    """How pictures are looked at before training: all are decoded; or only their headers are read, which is many times
-    faster, and a picture with damage behind its header ends the run when it is drawn."""
+    """How pictures are looked at before training: all are decoded; or only their headers are read, which is faster, and
+    a picture with damage behind its header ends the run when it is drawn."""
     held_out: int = Field(default=0, ge=0)
     """Examples that are never trained on."""
 

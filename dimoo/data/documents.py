@@ -13,7 +13,7 @@ from dimoo.core.errors import DataError, RequestError
 from dimoo.data.blocks import active_block
 from dimoo.data.config import DropoutConfig, MixtureConfig
 from dimoo.data.encoded import encode_pictures
-from dimoo.data.example import Codes, Example, Picture, Pixels, TaskExample, pictures_of
+from dimoo.data.example import Codes, Example, Picture, Pixels, TaskExample
 from dimoo.data.rows import check
 from dimoo.diffusion.guidance import CONDITION
 from dimoo.presets.tasks import STANDARD, TaskText

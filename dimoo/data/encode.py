@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimoo.core.errors import DataError
 from dimoo.core.files import write_tensors
 from dimoo.data.checking import Progress, unseen
 from dimoo.data.encoded import encode_pictures
-from dimoo.data.example import Example, Picture, Source, TaskExample, pictures_of, pixels_of
+from dimoo.data.example import Example, FileSource, Picture, TaskExample, pictures_of, pixels_of
 from dimoo.data.shards import Manifest, StoredExample, StoredTask, manifests_in
 from dimoo.tokenizers.base import Tokenizer
 
@@ -24,11 +25,12 @@ BATCH = 32
 
 
 def write_shards(
-    source: Source, tokenizer: Tokenizer, folder: Path, *, manifest: Manifest, progress: Progress = unseen
+    source: FileSource, tokenizer: Tokenizer, folder: Path, *, manifest: Manifest, progress: Progress = unseen
 ) -> None:
-    """Encode the examples of a source that a part has; shards that there are already are left as they are.
+    """Encode the examples of a source that a part has; files that there are already are left as they are.
 
-    A file is written beside its place and moved there when it is whole, so that what is broken off goes on later.
+    A file is written beside its place and moved there when it is whole, so that what is broken off goes on later. One
+    is made anew where a picture that it was made of has another size on the disk by then.
 
     Args:
         source: of `manifest.examples` examples with pixels.
@@ -47,8 +49,9 @@ def write_shards(
     done, total = 0, len(manifest.indices)
     for number, name in enumerate(manifest.files):
         indices = manifest.indices[number * manifest.shard_examples :][: manifest.shard_examples]
-        if not (folder / name).is_file():
-            shard = _Writer(tokenizer=tokenizer)
+        sizes = [size for index in indices for size in source.file_sizes(index)]
+        if _made_of(folder / name) != sizes:
+            shard = _Writer(tokenizer=tokenizer, file_sizes=sizes)
             for start in range(0, len(indices), BATCH):
                 batch = indices[start : start + BATCH]
                 shard.add([source.example(index) for index in batch])
@@ -58,6 +61,18 @@ def write_shards(
             os.replace(unfinished, folder / name)
         done += len(indices)
         progress(done, total)
+
+
+def _made_of(path: Path) -> list[int] | None:
+    """The sizes of the picture files that a file was made of; None: it is not there, or cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            sizes: list[int] = file.get_tensor("file_sizes").tolist()
+    except (SafetensorError, OSError):
+        return None
+    return sizes
 
 
 def _claim(folder: Path, manifest: Manifest) -> None:
@@ -80,6 +95,7 @@ class _Writer:
     """One file in the making."""
 
     tokenizer: Tokenizer
+    file_sizes: Sequence[int]
     rows: list[bytes] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
 
@@ -103,6 +119,7 @@ class _Writer:
             "row_ends": torch.tensor([len(row) for row in self.rows]).cumsum(0),
             "codes": torch.cat(flat),
             "shapes": shapes,
+            "file_sizes": torch.tensor(self.file_sizes, dtype=torch.int64),
         }
 
 

@@ -20,7 +20,10 @@ from dimoo.core.pictures import as_rgb
 OnBad = Literal["raise", "report"]
 Verify = Literal["pixels", "headers"]
 """How pictures are looked at before they are used: decoded, or opened alone."""
-LATE = "mend it, or find all such pictures beforehand with source.verify=pixels (dimoo encode --verify pixels)"
+LATE = (
+    "mend it in its place and go on where this broke off, or find all such pictures beforehand with"
+    " source.verify=pixels (dimoo encode --verify pixels)"
+)
 """What to do about a picture that cannot be read when it is drawn."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations of EXIF in which height and width are exchanged."""
@@ -141,6 +144,13 @@ class NoExamples:
         raise IndexError(f"there is no example {index}: there is none at all")
 
 
+class FileSource(Source, Protocol):
+    """A source of rows whose pictures are files."""
+
+    def file_sizes(self, index: int) -> list[int]:
+        """Bytes of each picture file of the example at an index, by which it is noticed that one has changed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
     """A row that cannot be used."""
@@ -181,6 +191,14 @@ def read_header(path: Path) -> Pixels:
         if told and image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS:
             width, height = height, width
     return np.broadcast_to(np.uint8(0), (height, width, 3))
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a picture file; 0 of one that is gone, as whoever reads it will say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager

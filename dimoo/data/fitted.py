@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dimoo.data.config import BUCKET_UNIT
-from dimoo.data.example import Example, Picture, Pixels, Source, TaskExample, pixels_of
+from dimoo.data.example import Example, FileSource, Picture, Pixels, TaskExample, pixels_of
 from dimoo.data.rows import same_shape
 from dimoo.tokenizers.image.resize import bucket_for, buckets, cover_crop
 
@@ -31,7 +31,7 @@ class Fitted:
     first picture where both are of one shape, so that an edited picture lies on its source (SPEC section 7, mistake 9).
     """
 
-    source: Source
+    source: FileSource
     sizes: Sequence[tuple[int, int]]
     """(height, width) in pixels."""
 
@@ -39,6 +39,10 @@ class Fitted:
     def size(self) -> int | None:
         """The source's."""
         return self.source.size
+
+    def file_sizes(self, index: int) -> list[int]:
+        """The source's."""
+        return self.source.file_sizes(index)
 
     def example(self, index: int) -> Example[Picture]:
         """The example at an index, its pictures fitted.

@@ -24,6 +24,7 @@ from dimoo.data.example import (
     Verify,
     anything,
     at,
+    file_size,
     read_header,
     read_image,
     settle,
@@ -164,12 +165,16 @@ class JsonlSource:
         return len(self._rows)
 
     def digest(self) -> str:
-        """Changes with the good rows and the sizes of their picture files."""
+        """Changes with the good rows; a picture may be mended in its place."""
         found = hashlib.blake2b(digest_size=16)
         for _, row in self._rows:
-            sizes = [(self.path.parent / path).stat().st_size for _, path in row.pictures()]
-            found.update(f"{row.model_dump_json()}{sizes}\n".encode())
+            found.update(f"{row.model_dump_json()}\n".encode())
         return found.hexdigest()
+
+    def file_sizes(self, index: int) -> list[int]:
+        """See `FileSource`."""
+        _, row = self._rows[at(index, self.size)]
+        return [file_size(self.path.parent / path) for _, path in row.pictures()]
 
     def example(self, index: int) -> Example:
         """Good row number `index`.

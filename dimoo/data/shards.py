@@ -5,10 +5,11 @@ in the last. Made in N parts, each for itself, it holds `2-of-N.json` and `2-of-
 their place; part K has the examples K - 1, K - 1 + N, ... of all. Parts may also lie in folders of their own in it. A
 file holds
 
-    rows      uint8 [bytes]    the examples as JSON, one after the other
-    row_ends  int64 [E]        where each ends in `rows`
-    codes     int32 [C]        the codes of all pictures, flat, one picture after the other
-    shapes    int64 [P, D]     the shape of each picture's codes
+    rows        uint8 [bytes]  the examples as JSON, one after the other
+    row_ends    int64 [E]      where each ends in `rows`
+    codes       int32 [C]      the codes of all pictures, flat, one picture after the other
+    shapes      int64 [P, D]   the shape of each picture's codes
+    file_sizes  int64 [F]      of the picture files that they were made of, in bytes, row after row
 
 and a row names its pictures by their number among the P of the file. Files are mapped into memory, so that an example
 costs the pages that it lies on.
@@ -45,7 +46,7 @@ class Manifest(StrictConfig):
     fingerprint: str
     """Of the image tokenizer."""
     source: str
-    """A digest of what was encoded."""
+    """A digest of the rows that were encoded: their words, and the names of their pictures."""
     size: tuple[int, int] | int
     """That the pictures were brought to; see `FolderSourceConfig.size`."""
     examples: int = Field(ge=1)
@@ -88,7 +89,8 @@ class Manifest(StrictConfig):
     def changed_from(self, other: Manifest) -> list[str]:
         """The settings in which another part, or the same one before, differs."""
         names = Manifest.model_fields.keys() - {"part"}
-        return sorted(name for name in names if getattr(self, name) != getattr(other, name))
+        changed = sorted(name for name in names if getattr(self, name) != getattr(other, name))
+        return [f"{name} (rows, words or names of pictures)" if name == "source" else name for name in changed]
 
 
 class StoredTask(StrictConfig):
@@ -146,6 +148,10 @@ class ShardSource:
     def size(self) -> int:
         """How many examples there are."""
         return self.manifest.examples
+
+    def digest(self) -> str:
+        """Changes with the rows that were encoded, with their size and with the image tokenizer."""
+        return f"{self.manifest.source}:{self.manifest.size}:{self.manifest.fingerprint}"
 
     def example(self, index: int) -> Example[Codes]:
         """Example number `index`.

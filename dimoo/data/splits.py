@@ -66,6 +66,8 @@ class Endless:
     seed: int
     held_out: Source | None = None
     """What is not."""
+    digest: str | None = None
+    """Of what both are made of; None: it is not known."""
 
     @property
     def size(self) -> int | None:

@@ -110,6 +110,9 @@ def read_adapter(folder: Path, backbone: Backbone) -> Adapter:
         CheckpointError: a file is missing or corrupt; the adapter is of another kind, or uses what is not computed
             here; lists every missing or unknown tensor and every wrong shape.
     """
+    inside = folder / "adapter"
+    if not (folder / CONFIG).exists() and (inside / CONFIG).is_file():
+        raise CheckpointError(f"there is no {CONFIG} in {folder}, but in a folder of it; give {inside}")
     settings = read_object(folder / CONFIG)
     raise_all(_unsupported(settings), f"the adapter in {folder} is of a kind that is not computed here")
     rank, names = settings["r"], _names(backbone)

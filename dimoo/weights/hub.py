@@ -52,6 +52,8 @@ def resolve(path: str | Path, *, revision: str | None = None, patterns: Sequence
             f'no checkpoint folder at {str(path)!r}; give a folder, "mini" for the bundled model, or owner/name on the'
             " hub"
         )
+    if (given / "export" / "config.json").is_file() and not (given / "config.json").exists():
+        raise CheckpointError(f"{str(path)!r} is the folder of a run; give what it exported: {str(given / 'export')!r}")
     return given
 
 

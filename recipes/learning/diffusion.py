@@ -22,6 +22,7 @@ from dimoo.backbone.compiled import require_compiler
 from dimoo.backbone.model import Backbone
 from dimoo.core.errors import TrainingError
 from dimoo.core.rng import generator
+from dimoo.data.build import digest_of
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.example import Source
 from dimoo.denoise.objective import Loss, MaskedObjective, Noisy
@@ -38,7 +39,7 @@ from recipes.learning.new_rows import keep_new_rows
 from recipes.learning.operations import operations
 from recipes.learning.optimizer import adamw, rate
 from recipes.learning.packing import divided
-from recipes.learning.steps import StepModule
+from recipes.learning.steps import StepModule, require_alike
 from recipes.ranks import Ranks, whole
 
 
@@ -73,7 +74,11 @@ class DiffusionModule(StepModule):
             first_new: the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps` steps.
             base: fingerprint of the weights that are frozen, where there are some; checkpoints hold but the others.
         """
-        super().__init__()
+        tokenizers = {
+            "text_tokenizer": model_config.text_fingerprint,
+            "image_tokenizer": model_config.image_fingerprint,
+        }
+        super().__init__(data={"source": digest_of(source), **tokenizers})
         self.guard = SpikeGuard(recipe.optimizer.spike)
         self.recipe, self.backbone, self._first_new = recipe, backbone, first_new
         self._fill, self._base = fill, base
@@ -129,10 +134,12 @@ class DiffusionModule(StepModule):
 
         Raises:
             BackendError: blocks are to be compiled, and cannot be here.
+            DataError: the processes do not learn from the same.
         """
         if self.recipe.compile:
             require_compiler(self.device)
         self._ranks = Ranks(rank=self.global_rank, world=self.trainer.world_size)
+        require_alike(self._ranks.gathered(self.data))
         if isinstance(self.builder.image_tokenizer, nn.Module):
             self.builder.image_tokenizer.to(self.device)
 

@@ -69,10 +69,10 @@ class Ahead(Generic[MadeT]):
             workers: how many, at least 1.
         """
         loader = DataLoader(
-            _Steps(make, steps),
+            _Share(make, steps),
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_ignore_signals,
             multiprocessing_context=START,
             generator=torch.Generator(),  # else one number of the global one is drawn
         )
@@ -113,7 +113,7 @@ def lost_workers() -> Iterator[None]:
         ) from error
 
 
-class _Steps(IterableDataset[bytes]):
+class _Share(IterableDataset[bytes]):
     """The part of the steps that the worker which reads it makes."""
 
     def __init__(self, make: Callable[[int], Any], steps: range) -> None:
@@ -132,7 +132,7 @@ class _Steps(IterableDataset[bytes]):
 
 
 class _Pickler(pickle.Pickler):
-    """Takes tensors as arrays, a hundred times faster than torch's own way.
+    """Takes tensors as arrays, which is much faster than torch's own way.
 
     Left to the loader, each would be a file in shared memory, of which a process may hold but so many open.
     """
@@ -147,7 +147,8 @@ def _pickled(value: Any) -> bytes:
     return out.getvalue()
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the one that trains decides what it means."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, a scheduler's SIGTERM those of a job; the one that trains decides."""
     del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

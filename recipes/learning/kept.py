@@ -3,7 +3,7 @@ frozen ones are of, which it does not hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -38,12 +38,35 @@ def require_base(base: str | None, saved: str | None) -> None:
         saved: of those that the checkpoint names.
 
     Raises:
-        CheckpointError: they differ.
+        CheckpointError: they differ, or the checkpoint names none.
     """
+    if base is not None and saved is None:
+        raise CheckpointError(
+            "the checkpoint was written by an older dimoo, which did not note the weights that its adapters belong to;"
+            " export it with that version, and start from the export"
+        )
     if base != saved:
         raise CheckpointError(
             f"the adapters in the checkpoint belong to weights with the fingerprint {saved}, but those of warm_start"
             f" have {base}: they have changed since; give the same ones back, or start a new run"
+        )
+
+
+def require_trained(own: Collection[str], saved: Collection[str] | None) -> None:
+    """See that a checkpoint has what a module would put into one.
+
+    Args:
+        own: names of the weights that are trained.
+        saved: of those in the checkpoint; None where it is in parts, which are looked for one by one as they are read.
+
+    Raises:
+        CheckpointError: some are missing.
+    """
+    missing = [] if saved is None else [name for name in own if name not in saved]
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint lacks {len(missing)} of the weights that are trained, the first of them {missing[0]};"
+            " start the run anew"
         )
 
 

@@ -15,7 +15,7 @@ from dimoo.backbone.init import grown_rows, initialise, place_codes, rows_with_c
 from dimoo.backbone.lora import begin_adapters
 from dimoo.backbone.model import Backbone
 from dimoo.core.config import parse
-from dimoo.core.errors import ConfigError
+from dimoo.core.errors import CheckpointError, ConfigError
 from dimoo.core.rng import generator
 from dimoo.core.sharded import fill
 from dimoo.data.example import Source
@@ -61,7 +61,7 @@ class Start:
         """
         image = load_image_tokenizer(recipe.image_tokenizer)
         if recipe.text_tokenizer == OF_WARM_START:
-            parts = Checkpoint.open(resolve(str(recipe.warm_start))).parts()
+            parts = _opened(recipe).parts()
             text, vocabulary = _with_codes(recipe, parts, image)
             return cls(recipe=recipe, text=text, image=image, vocabulary=vocabulary, before=parts.config)
         text = TextTokenizer.load(MINI / TEXT if recipe.text_tokenizer == "mini" else Path(recipe.text_tokenizer))
@@ -95,7 +95,7 @@ class Start:
             ConfigError: its text ids are not the recipe's.
             CheckpointError: it cannot be read.
         """
-        checkpoint = Checkpoint.open(resolve(str(self.recipe.warm_start)))
+        checkpoint = _opened(self.recipe)
         rows, total = checkpoint.backbone_config().vocab_size, self.recipe.backbone.vocab_size
         parts = checkpoint.parts()
         if self.recipe.text_tokenizer != OF_WARM_START and parts.text.fingerprint != self.text.fingerprint:
@@ -196,7 +196,7 @@ class Start:
     @cached_property
     def _filling(self) -> Filling:
         """The tensors of the warm start, unread."""
-        checkpoint = Checkpoint.open(resolve(str(self.recipe.warm_start)))
+        checkpoint = _opened(self.recipe)
         theirs = checkpoint.backbone_config()
         _require_shape(str(self.recipe.warm_start), theirs, self.recipe.backbone)
         rows = theirs.vocab_size
@@ -212,6 +212,18 @@ class Start:
     def _code_vectors(self) -> Tensor:
         """One vector per code, [K, C]."""
         return self.image.quantizer.lookup(torch.arange(self.image.codebook_size)[None, None])[0, :, 0].T
+
+
+def _opened(recipe: DiffusionRecipe) -> Checkpoint:
+    """The warm start, unread.
+
+    Raises:
+        CheckpointError: there is none; names the setting.
+    """
+    try:
+        return Checkpoint.open(resolve(str(recipe.warm_start)))
+    except CheckpointError as error:
+        raise CheckpointError(f"warm_start: {error}; train it before, or start from another with --from") from error
 
 
 def _require_shape(place: str, theirs: BackboneConfig, ours: BackboneConfig) -> None:

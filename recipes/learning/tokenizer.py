@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dimoo.core.errors import DataError, TrainingError
 from dimoo.core.rng import generator
+from dimoo.data.build import digest_of
 from dimoo.data.example import Pixels, Source, pictures_of, pixels_of
 from dimoo.tokenizers.image.objective import TokenizerObjective
 from dimoo.tokenizers.image.tokenizer import ImageTokenizer
@@ -63,7 +64,7 @@ class TokenizerModule(StepModule):
         objective: TokenizerObjective,
         source: Source,
     ) -> None:
-        super().__init__()
+        super().__init__(data={"source": digest_of(source)})
         self.guard = SpikeGuard(recipe.optimizer.spike)
         self.recipe, self.tokenizer, self.source = recipe, tokenizer, source
         self.objective = objective

@@ -29,6 +29,7 @@ def recipe_of(folder: Path, recipe: Recipe) -> Recipe:
     Raises:
         ConfigError: there is no run, or it is one of another kind of recipe.
     """
+    folder = folder.resolve()
     path = folder / CONFIG
     if not path.is_file():
         raise ConfigError(
@@ -39,7 +40,7 @@ def recipe_of(folder: Path, recipe: Recipe) -> Recipe:
             f"the run in {str(folder)!r} is of another kind than {recipe.kind!r}; name a recipe of its kind"
         )
     found = type(recipe).load(path)
-    place = {"folder": str(folder.parent), "name": folder.resolve().name}
+    place = {"folder": str(folder.parent), "name": folder.name}
     return found.model_copy(update={"run": found.run.model_copy(update=place)})
 
 
@@ -47,7 +48,8 @@ def claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """Write the resolved recipe into the run folder, or check it against the one there.
 
     Raises:
-        ConfigError: the folder holds a run already and this one is new, or goes on with other settings.
+        ConfigError: the folder holds a run already and this one is new, or goes on with other settings; or it cannot be
+            written into.
     """
     path = folder / CONFIG
     if not resume and last_checkpoint(folder).exists():
@@ -56,8 +58,13 @@ def claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
         )
     if resume and path.is_file():
         require_same(path, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write into the folder {str(folder)!r}: {error.strerror}; choose another run.folder"
+        ) from error
 
 
 def require_same(path: Path, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from recipes.config import RunConfig
 from recipes.running.trainer import precision
 
 FILE = "environment.json"
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 def note_environment(folder: Path, run: RunConfig, *, done: int) -> Path:
@@ -71,7 +71,7 @@ def command(arguments: Sequence[str]) -> str:
     """A command line as it may be typed again, without the places of the home folder and of the working one."""
     program, *rest = arguments
     path = Path(program)
-    own = path.parent.resolve() == Path(__file__).parent.resolve()
+    own = path.parent.resolve() == (CHECKOUT / "recipes").resolve()
     first = f"python -m recipes.{path.stem}" if own else path.name
     places = ((f"{Path.cwd()}/", ""), (f"{Path.home()}/", "~/"))
     for place, short in places:

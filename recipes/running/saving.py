@@ -1,4 +1,4 @@
-"""The checkpoint of a run: written every so many steps, at the last one, and when Ctrl-C asks the run to stop."""
+"""The checkpoint of a run: written every so many steps, at the last one, and when a signal asks the run to stop."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from dimoo.core.errors import CheckpointError, TrainingError
 from recipes.learning.averaging import AVERAGE, load_averages
 from recipes.learning.diffusion import DiffusionModule
+from recipes.learning.kept import require_trained
 from recipes.learning.steps import StepModule
 
 NEW, OLD = ".writing", ".previous"
@@ -32,57 +33,53 @@ STATE = "optimizer_0.state"
 class Saving(Checkpoint):
     """Writes the one checkpoint that a run keeps, always between two steps, so that resuming is exact.
 
-    The first Ctrl-C lets the step finish, saves and stops; a second one stops at once.
+    The first Ctrl-C lets the step finish, saves and stops; a second one stops at once. SIGTERM, by which schedulers end
+    a job, does the same however often it comes. All processes stop after the same step, whichever of them heard it.
     """
 
     def __init__(self, path: Path, *, steps: int, every: int) -> None:
         super().__init__()
         self._path, self._steps, self._every = path, steps, every
-        self._stop = False
-        self._before: Any = None
+        self._asked = False
+        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to Ctrl-C, where that is possible."""
+        """Listen to signals, where that is possible."""
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop before this step if that was asked for.
-
-        Raises:
-            TrainingError: Ctrl-C was pressed.
-        """
-        del trainer, batch, batch_idx
-        if self._stop:
-            assert isinstance(pl_module, StepModule)
-            raise TrainingError(f"stopped after step {pl_module.steps_done} of {self._steps}; go on with --resume")
+            # Lightning's own SIGTERM tells the other processes within the handler, whatever they are exchanging then.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask) or signal.SIG_DFL
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where a checkpoint is due. Lightning calls this after every other callback.
+        """Save where a checkpoint is due, and stop if that was asked for.
+
+        Lightning calls this after every other callback.
 
         Raises:
-            TrainingError: the checkpoint cannot be written.
+            TrainingError: the checkpoint cannot be written, or a signal has ended the run.
         """
         del outputs, batch, batch_idx
         assert isinstance(pl_module, StepModule)
         done = pl_module.steps_done
-        if trainer.world_size > 1:  # whom Ctrl-C reached: all stop after the same step
-            self._stop = bool(trainer.strategy.reduce_boolean_decision(self._stop, all=False))
-        if done % self._every == 0 or done == self._steps or self._stop:
+        # What comes later than this is for the next step: no process stops where another goes on.
+        stop = self._asked or trainer.received_sigterm  # by a signal before `on_train_start`
+        if trainer.world_size > 1:
+            stop = bool(trainer.strategy.reduce_boolean_decision(stop, all=False))
+        if done % self._every == 0 or done == self._steps or stop:
             self._save(trainer, done)
+        if stop and done < self._steps:
+            raise TrainingError(f"stopped after step {done} of {self._steps}; go on with --resume")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Listen no more."""
         del trainer, pl_module
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give Ctrl-C back."""
+        """Listen no more."""
         del trainer, pl_module, exception
         self._restore()
 
@@ -112,14 +109,17 @@ class Saving(Checkpoint):
             exchange(new, self._path)
         if trainer.is_global_zero and aside:
             _remove(old)
+        trainer.strategy.barrier()  # it is in its place before anyone ends
 
-    def _ask(self, *_: Any) -> None:
-        self._stop = True
-        self._restore()
+    def _ask(self, number: int, frame: Any) -> None:
+        del frame
+        self._asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
 
     def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -143,6 +143,17 @@ def steps_of(path: Path) -> int:
     return int(_read(path, whole=False)["steps_done"])
 
 
+def check(module: StepModule, path: Path) -> None:
+    """See that a checkpoint has every weight that a module trains, before Lightning reads it.
+
+    Of a sharded module without the base of its adapters Lightning would pass over weights that are missing.
+
+    Raises:
+        CheckpointError: there is none, or it is corrupt, or lacks some.
+    """
+    require_trained(module.state_dict(), _read(path, whole=True).get("state_dict"))
+
+
 def restore(module: StepModule, path: Path, *, average: bool) -> None:
     """Give a module that one process holds what `Saving` wrote, one tensor at a time, in place.
 
@@ -152,9 +163,10 @@ def restore(module: StepModule, path: Path, *, average: bool) -> None:
         average: take the averaged weights, where there are some, in place of the last ones.
 
     Raises:
-        CheckpointError: there is none, or it is corrupt, or its adapters belong to another base.
+        CheckpointError: there is none, or it is corrupt or lacks weights, or its adapters belong to another base.
     """
     checkpoint = _read(path, whole=True)
+    require_trained(module.state_dict(), checkpoint.get("state_dict"))
     module.on_load_checkpoint(checkpoint)
     if path.is_dir():
         _from_parts(module, path, average=average)

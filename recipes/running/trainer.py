@@ -12,6 +12,8 @@ from typing import Literal
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from typing_extensions import assert_never
@@ -21,7 +23,7 @@ from recipes.config import RunConfig
 from recipes.learning.feeding import lost_workers
 from recipes.learning.operations import peak_operations
 from recipes.learning.steps import StepModule
-from recipes.running.saving import Saving, checkpoint_path
+from recipes.running.saving import Saving, check, checkpoint_path
 from recipes.running.together import failing_together
 from recipes.watching.logs import csv_loggers
 from recipes.watching.progress import RunProgress
@@ -118,6 +120,8 @@ def make_trainer(
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=strategy(run),
+        plugins=_launcher(),
+        default_root_dir=folder,  # else under SLURM what lies in the working directory may be loaded
         precision=precision(run.precision),
         logger=loggers,
         callbacks=parts,
@@ -134,10 +138,14 @@ def fit(trainer: L.Trainer, module: StepModule, *, checkpoint: Path | None = Non
     """Train, from a checkpoint on where one is given.
 
     Raises:
+        CheckpointError: the checkpoint lacks weights that are trained.
         TrainingError: the loss is not finite, or the run was stopped from outside.
     """
+    if checkpoint is not None:
+        check(module, checkpoint)
+    folder = Path(trainer.default_root_dir) if trainer.loggers else None
     try:
-        with failing_together(), stopped(module), lost_workers():
+        with failing_together(folder), stopped(module), lost_workers():
             trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     finally:
         module.close()
@@ -152,10 +160,16 @@ def stopped(module: StepModule) -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit as error:  # what Lightning makes of SIGTERM, and of a Ctrl-C outside of the steps
+    except SystemExit as error:  # what Lightning makes of a Ctrl-C that `Saving` does not take
         raise TrainingError(
             f"stopped in the middle of step {module.steps_done + 1}; --resume goes on from the last checkpoint"
         ) from error
+
+
+def _launcher() -> SLURMEnvironment | None:
+    """SLURM, where Lightning would find it, but without its own checkpoints: requeueing is for the job script to do."""
+    by_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return SLURMEnvironment(auto_requeue=False) if by_slurm else None
 
 
 def _peak(run: RunConfig, device: torch.device) -> float | None:

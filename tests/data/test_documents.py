@@ -286,6 +286,14 @@ def test_what_passes_the_check_can_be_built_whatever_is_drawn_and_what_does_not_
     assert min(outcomes.values()) > 5
 
 
+def test_a_check_makes_no_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts tokens alone: making all that may be asked of every row would take many times as long."""
+    made: list[object] = []
+    monkeypatch.setattr("dimoo.tokenizers.prompts.join", made.append)
+    builder(text_to_image=1, caption=1, question=1, pair=1).check(example(0))
+    assert made == []
+
+
 def test_a_check_says_what_is_too_long_and_which_setting_to_raise() -> None:
     long = replace(example(1), caption="cat " * 40, qa=(("what", "a cat " * 20), ("which", "a cat " * 20)))
     with pytest.raises(DataError) as raised:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,15 @@ from safetensors.numpy import load_file, save_file
 
 from dimoo.core.errors import CheckpointError, DataError
 from dimoo.core.rng import generator
-from dimoo.data import encode
-from dimoo.data.build import build_source, open_files
+from dimoo.data import checking, encode
+from dimoo.data.build import build_source, digest_of, open_files
 from dimoo.data.config import FolderSourceConfig, JsonlSourceConfig, MixtureConfig, ShardSourceConfig
 from dimoo.data.documents import DocumentBuilder
 from dimoo.data.encode import write_shards
 from dimoo.data.encoded import converted, decoded
 from dimoo.data.example import LISTED, Codes, Example, Picture, TaskExample, pictures_of, pixels_of
 from dimoo.data.shards import OPEN, Manifest, ShardSource
+from dimoo.data.world import WorldConfig, WorldSource
 from dimoo.presets.families import EDITING, TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.presets.tasks import STANDARD
 from dimoo.tokenizers.image.build import build_image_tokenizer
@@ -68,10 +70,18 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-def shards(rows: Path, out: Path, *, shard: int = 3, tokenizer: ImageTokenizer = TOKENIZER, **seen: Any) -> ShardSource:
-    fitted, digest = open_files(JsonlSourceConfig(path=str(rows), size=64))
+def shards(
+    rows: Path,
+    out: Path,
+    *,
+    shard: int = 3,
+    tokenizer: ImageTokenizer = TOKENIZER,
+    size: tuple[int, int] | int = 64,
+    **seen: Any,
+) -> ShardSource:
+    fitted, digest = open_files(JsonlSourceConfig(path=str(rows), size=size))
     manifest = Manifest(
-        fingerprint=tokenizer.fingerprint, source=digest, size=64, examples=fitted.size or 0, shard_examples=shard
+        fingerprint=tokenizer.fingerprint, source=digest, size=size, examples=fitted.size or 0, shard_examples=shard
     )
     write_shards(fitted, tokenizer, out, manifest=manifest, **seen)
     return ShardSource(out)
@@ -168,9 +178,28 @@ def test_shards_of_something_else_are_not_gone_on_with(rows: Path, tmp_path: Pat
     ):
         with pytest.raises(DataError, match=f"differ from these in {name}; choose another folder"):
             change()
-    Image.new("RGB", (9, 99)).save(tmp_path / "1.png")
-    with pytest.raises(DataError, match="differ from these in source;"):
-        shards(rows, out)
+    for changed in (ROWS[::-1], [*ROWS, ROWS[0]], [{**ROWS[0], "caption": "a dog"}, *ROWS[1:]]):
+        rows.write_text("".join(json.dumps(row) + "\n" for row in changed), encoding="utf-8")
+        with pytest.raises(DataError, match=r"differ from these in .*source \(rows, words or names of pictures\);"):
+            shards(rows, out)
+
+
+def test_only_files_whose_pictures_have_changed_are_made_anew(rows: Path, tmp_path: Path) -> None:
+    """Or that cannot be read; and the rest comes out as it would from the beginning."""
+    out = tmp_path / "out"
+    shards(rows, out, shard=2)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    Image.new("RGB", (9, 99)).save(tmp_path / "3.png")  # of row 2 alone
+    (out / "00003.safetensors").write_bytes(b"half of a fi")
+    shards(rows, out, shard=2)
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    assert [name for name in sorted(before) if before[name] != after[name]] == [
+        "00001.safetensors",
+        "00003.safetensors",
+    ]
+    shards(rows, tmp_path / "whole", shard=2)
+    for path in out.iterdir():
+        assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
 
 
 def test_a_plan_without_a_shard_may_be_changed(rows: Path, tmp_path: Path) -> None:
@@ -204,6 +233,9 @@ def test_what_shards_cannot_hold_is_refused(tmp_path: Path) -> None:
 
         def example(self, index: int) -> Example:
             return Example(tasks=(task,))
+
+        def file_sizes(self, index: int) -> list[int]:
+            return []
 
     manifest = Manifest(fingerprint=TOKENIZER.fingerprint, source="", size=(32, 32), examples=1, shard_examples=1)
     with pytest.raises(DataError, match="knows a part of its answer"):
@@ -242,6 +274,29 @@ def test_training_reads_the_same_documents(rows: Path, tmp_path: Path) -> None:
         assert first.targets == second.targets
 
 
+def test_a_digest_changes_with_what_is_learnt_from_and_not_with_the_files_that_it_is_in(
+    rows: Path, tmp_path: Path
+) -> None:
+    """Nor with a picture that is mended in its place."""
+
+    def stored(name: str, *, size: tuple[int, int] | int = 64, **settings: Any) -> str | None:
+        shards(rows, tmp_path / name, size=size, **settings)
+        return digest_of(build_source(ShardSourceConfig(path=str(tmp_path / name)), seed=0, examples=1))
+
+    def plain() -> str | None:
+        return digest_of(build_source(JsonlSourceConfig(path=str(rows), size=64), seed=0, examples=1))
+
+    before, first = plain(), stored("a")
+    Image.new("RGB", (64, 64)).save(tmp_path / "3.png")
+    assert plain() == before
+    assert stored("b", shard=2) == first
+    others = [stored("c", tokenizer=make_tokenizer(1)), stored("d", size=96)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS[1:]), encoding="utf-8")
+    others.append(stored("e"))
+    assert len({before, plain(), first, *others}) == 6
+    assert digest_of(WorldSource(WorldConfig(), 0)) is None
+
+
 def test_codes_of_another_tokenizer_are_refused(rows: Path, tmp_path: Path) -> None:
     made = shards(rows, tmp_path / "out")
     other = make_tokenizer(1)
@@ -258,6 +313,24 @@ def test_rows_that_the_table_does_not_take_are_all_listed(rows: Path, tmp_path: 
     assert "out, example 1: an example with caption None and 0 questions has nothing" in str(raised.value)
     assert "out, example 2: this model has no task 'edit'" in str(raised.value)
     assert "out, example 4: this model has no task 'chat'" in str(raised.value)
+
+
+def test_shards_are_looked_through_together_and_progress_is_told(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards(rows, tmp_path / "out")
+    monkeypatch.setattr(checking, "TOGETHER", 4)
+    meetings = [Barrier(4, timeout=20), Barrier(3, timeout=20)]  # an example that is looked at alone waits in vain
+    seen, told = list[str](), list[tuple[int, int]]()
+
+    def check(example: Example[Picture]) -> None:
+        meetings[len(told)].wait()
+        seen.append(str(example.caption))
+
+    config = ShardSourceConfig(path=str(tmp_path / "out"))
+    build_source(config, seed=0, examples=1, check=check, progress=lambda *done: told.append(done))
+    assert told == [(4, 7), (7, 7)]
+    assert sorted(seen) == sorted(str(ShardSource(tmp_path / "out").example(index).caption) for index in range(7))
 
 
 def test_codes_are_decoded_to_be_shown_and_are_no_pixels(rows: Path, tmp_path: Path) -> None:

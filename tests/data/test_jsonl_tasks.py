@@ -185,6 +185,9 @@ class One:
     def example(self, index: int) -> Example:
         return self._example
 
+    def file_sizes(self, index: int) -> list[int]:
+        return []
+
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([64, 96, 128]))
 def test_pictures_take_the_bucket_that_they_fill_best(height: int, width: int, target: int) -> None:

@@ -19,6 +19,7 @@ from dimoo.data import encode
 from dimoo.data.build import open_files
 from dimoo.data.config import FolderSourceConfig
 from dimoo.data.encode import write_shards
+from dimoo.data.example import Verify
 from dimoo.data.shards import Manifest, ShardSource
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import ImageTokenizerConfig, PatchNetworkConfig, VectorQuantizerConfig
@@ -46,9 +47,16 @@ def make(tmp_path: Path) -> Make:
         Image.fromarray(pixels).save(folder / f"{index:02}.png")
 
     def encoded(
-        out: Path, part: int = 1, parts: int = 1, *, shard: int = 2, tokenizer: ImageTokenizer = TOKENIZER, **seen: Any
+        out: Path,
+        part: int = 1,
+        parts: int = 1,
+        *,
+        shard: int = 2,
+        tokenizer: ImageTokenizer = TOKENIZER,
+        verify: Verify = "pixels",
+        **seen: Any,
     ) -> None:
-        source, digest = open_files(FolderSourceConfig(path=str(folder), size=(32, 32)))
+        source, digest = open_files(FolderSourceConfig(path=str(folder), size=(32, 32), verify=verify))
         manifest = Manifest(
             fingerprint=tokenizer.fingerprint,
             source=digest,
@@ -118,6 +126,21 @@ def test_a_part_that_was_broken_off_goes_on(
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     make(out, 2, 2)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # not made again
+    assert read(out) == whole
+
+
+def test_a_part_that_met_a_damaged_picture_goes_on_when_it_is_mended(make: Make, whole: Any, tmp_path: Path) -> None:
+    out, damaged = tmp_path / "out", tmp_path / "pictures" / "09.png"
+    good = damaged.read_bytes()
+    make(out, 1, 2)
+    damaged.write_bytes(good[: len(good) // 2])
+    with pytest.raises(DataError, match=r"09\.png: the image cannot be read: .*; mend it in its place and go on"):
+        make(out, 2, 2, verify="headers")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    assert len(before) == 3 + 2
+    damaged.write_bytes(good)
+    make(out, 2, 2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert read(out) == whole
 
 

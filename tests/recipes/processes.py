@@ -1,6 +1,7 @@
 """Runs a recipe at toy size, to be launched in several processes: processes.py NAME FOLDER TOKENIZER [k=v ...]
 
-[--resume] [--stop-after STEPS]. With --fail STEP:RANKS:KIND the command itself is called, and these ranks fail."""
+[--resume] [--stop-after STEPS]. With --fail STEP:RANKS:KIND the command itself is called, and these ranks
+fail, or are asked to end."""
 
 from __future__ import annotations
 
@@ -30,6 +31,9 @@ if __name__ == "__main__":
             if str(torch.distributed.get_rank()) in ranks:
                 if kind == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
+                if kind == "asked":
+                    signal.raise_signal(signal.SIGTERM)
+                    return
                 raise {"data": DataError, "bug": ZeroDivisionError}[kind](f"row 7 is bad, for {kind}")
 
         before_step(pytest.MonkeyPatch(), DiffusionModule, int(step), fail)

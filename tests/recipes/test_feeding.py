@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_recipe_resume import assert_same_run, ctrl_c, listening, renamed
+from test_recipe_resume import assert_same_run, listening, renamed
 from tiny_recipes import MODULES, Tiny, before_step, checkpoint, power_cut
 
 from dimoo.core.errors import DataError, TrainingError
@@ -183,16 +182,18 @@ def test_the_share_of_waiting_is_that_of_making_where_nobody_makes_ahead(
     assert "waiting" not in (folder / "csv/metrics.csv").read_text()
 
 
-def test_ctrl_c_saves_and_ends_the_workers(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_the_workers(number: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tiny("world_base", "run.name=whole"))
     recipe = tiny("world_base", "run.name=broken", "run.save_every=1000", "run.workers=2")
     seen: list[int] = []
 
     def press(module: StepModule) -> None:
-        for worker in workers():  # a terminal sends it to all
-            os.kill(worker.pid, signal.SIGINT)
+        for worker in workers():  # a terminal sends it to all, and so does a scheduler
+            os.kill(worker.pid, number)
+        time.sleep(0.1)
         seen.append(len(workers()))
-        ctrl_c(module)
+        signal.raise_signal(number)
 
     with monkeypatch.context() as patch:
         before_step(patch, DiffusionModule, 3, press)
@@ -205,14 +206,12 @@ def test_ctrl_c_saves_and_ends_the_workers(tiny: Tiny, monkeypatch: pytest.Monke
     assert_same_run(whole, folder)
 
 
-def test_sigterm_ends_the_workers(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert threading.current_thread() is threading.main_thread()
-    recipe = tiny("world_base", "run.workers=2")
-    before_step(monkeypatch, DiffusionModule, 3, lambda _: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(TrainingError, match=r"stopped in the middle of step .*--resume"):
+def test_a_run_that_loses_a_worker_says_so(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("world_base", "run.workers=2", "run.steps=20")  # more than is made ahead
+    before_step(monkeypatch, DiffusionModule, 3, lambda _: os.kill(workers()[0].pid, signal.SIGKILL))
+    with pytest.raises(TrainingError, match=r"was ended: DataLoader worker .*set run\.workers lower; --resume"):
         run(recipe)
-    assert workers() == []
-    assert checkpoint(Path(recipe.run.folder) / "world_base")["steps_done"] in (2, 4)
+    assert 2 <= checkpoint(Path(recipe.run.folder) / "world_base")["steps_done"] < 20
 
 
 def test_the_command_names_a_bad_row_in_one_line(
@@ -227,6 +226,29 @@ def test_the_command_names_a_bad_row_in_one_line(
         assert workers() == []
     assert said[0] == said[1]
     assert said[0][0].startswith("error: example ")
+
+
+def test_workers_have_an_image_tokenizer_of_their_own_on_the_cpu(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny("world_base")
+    assert isinstance(recipe, DiffusionRecipe)
+    module = diffusion_module(recipe)
+    own = module.builder.image_tokenizer
+    assert isinstance(own, torch.nn.Module)
+    moved: list[torch.nn.Module] = []
+
+    def cpu(self: torch.nn.Module) -> torch.nn.Module:
+        moved.append(self)
+        return self
+
+    monkeypatch.setattr(type(own), "cpu", cpu)
+    maker = StepDocuments(recipe=recipe, builder=module.builder, source=module.source, ranks=Ranks())
+    theirs = maker.on_cpu().builder.image_tokenizer
+    assert len(moved) == 1
+    assert moved[0] is theirs
+    assert maker.builder.image_tokenizer is own
+    assert isinstance(theirs, torch.nn.Module)
+    pairs = list(zip(own.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.equal(one, other) and one.data_ptr() != other.data_ptr() for one, other in pairs)
 
 
 def test_what_makes_documents_may_be_sent_to_a_process_that_shares_no_memory(tiny: Tiny) -> None:

@@ -6,6 +6,7 @@ import csv
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import takewhile
@@ -130,7 +131,15 @@ def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
             pytest.param(*case, marks=pytest.mark.slow)
             for case in ((PLAIN, "0", "data"), (PLAIN, "01", "data"), (TORCHRUN, "1", "data"), (PLAIN, "1", "bug"))
         ),
-        pytest.param(PLAIN, "1", "killed", marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (PLAIN, "0", "killed"),
+                (PLAIN, "1", "killed"),
+                (PLAIN, "0", "asked"),
+                (TORCHRUN, "1", "asked"),
+            )
+        ),
     ],
 )
 def test_an_error_of_one_process_is_shown_once(
@@ -147,13 +156,17 @@ def test_an_error_of_one_process_is_shown_once(
         text=True,
         timeout=300,
     )
-    assert done.returncode == 1, done.stderr[-3000:]
+    first_killed = launcher is PLAIN and (ranks, kind) == ("0", "killed")
+    assert done.returncode == (-signal.SIGKILL if first_killed else 1), done.stderr[-3000:]
     # What torchrun says of it in its own words comes after.
     said = list(takewhile(lambda line: "distributed/elastic" not in line, done.stderr.splitlines()))
     lines = [line for line in said if not line.startswith(("step ", "Initializing distributed"))]
     match kind:
         case "data":
             assert lines == ["error: row 7 is bad, for data"]
+        case "asked":  # whom it reached: all stop after the same step
+            assert lines == ["error: stopped after step 3 of 7; go on with --resume"]
+            assert steps_of(last_checkpoint(folder / "world_base")) == 3
         case "killed":
             assert " ".join(lines).startswith("error: another process of this run was lost")
             assert len(lines) < 4

@@ -32,6 +32,8 @@ from recipes.running.trainer import _peak
 from recipes.watching.logs import read_rows
 from recipes.watching.progress import RunProgress
 
+ROOT = Path(__file__).parents[2]
+
 
 def module_of(tiny: Tiny, *changes: str) -> DiffusionModule:
     recipe = tiny("world_base", "run.batch_size=12", *changes)
@@ -222,7 +224,7 @@ def test_what_a_run_was_made_with_is_kept_for_every_start(tiny: Tiny, monkeypatc
     monkeypatch.setattr(
         sys,
         "argv",
-        [str(Path(environment.__file__).parent / "run.py"), "world_base", "--set", f"run.folder={home}/runs", "a b"],
+        [str(ROOT / "recipes" / "run.py"), "world_base", "--set", f"run.folder={home}/runs", "a b"],
     )
 
     def stop(module: StepModule) -> None:
@@ -242,6 +244,13 @@ def test_what_a_run_was_made_with_is_kept_for_every_start(tiny: Tiny, monkeypatc
         assert entry["cpu_threads"] == torch.get_num_threads()
         assert entry["command"] == "python -m recipes.run world_base --set 'run.folder=~/runs' 'a b'"
         assert str(home) not in json.dumps(entry)
+
+
+def test_the_checkout_is_this_one() -> None:
+    program = ROOT / "recipes" / "run.py"
+    assert environment.CHECKOUT.resolve() == ROOT.resolve()
+    assert environment.command([str(program), "pretrain"]) == "python -m recipes.run pretrain"
+    assert environment.command([str(environment.__file__), "pretrain"]) == "environment.py pretrain"
 
 
 def test_other_programs_are_named_alone() -> None:

@@ -295,7 +295,9 @@ def test_a_run_is_resumed_by_its_folder_with_the_settings_that_it_has(
     renamed(moved / "export", "moved", "whole")
     assert_same_run(whole, moved)
     shutil.rmtree(moved / "export")
-    assert main(["world_base", "--export", str(moved)]) == 0
+    with monkeypatch.context() as patch:
+        patch.chdir(moved)
+        assert main(["world_base", "--export", "."]) == 0
     renamed(moved / "export", "moved", "whole")
     assert_same_run(whole, moved)
     assert main(["world_tokenizer", "--resume", str(moved)]) == 1

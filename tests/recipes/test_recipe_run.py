@@ -20,7 +20,7 @@ from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint
 
 import dimoo
 import recipes.watching.progress
-from dimoo.core.errors import DataError, TrainingError
+from dimoo.core.errors import ConfigError, DataError, TrainingError
 from dimoo.data.build import build_source
 from dimoo.tokenizers.image.files import load_image_tokenizer
 from dimoo.weights.convert import convert
@@ -268,3 +268,9 @@ def test_from_the_released_layout_and_back_into_it(tiny: Tiny, tmp_path: Path) -
     assert all(torch.equal(goals[0][name], goals[1][name]) for name in goals[1])
     fresh = load_file(first / "export" / "model.safetensors")
     assert not torch.equal(goals[0]["embedding.weight"], fresh["embedding.weight"])
+
+
+def test_a_folder_that_cannot_be_written_into_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write into the folder '.*/file/.*'.*choose another run\.folder"):
+        run(tiny("world_base", f"run.folder={tmp_path / 'file'}"))

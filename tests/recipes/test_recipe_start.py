@@ -15,7 +15,7 @@ from tiny_recipes import Tiny, before_step, checkpoint, differences, power_cut
 from tiny_recipes import of_text as text_start
 
 import dimoo
-from dimoo.core.errors import ConfigError
+from dimoo.core.errors import CheckpointError, ConfigError
 from dimoo.tasks.assemble import load_backbone
 from recipes.config import DiffusionRecipe
 from recipes.learning.assemble import diffusion_module
@@ -90,6 +90,11 @@ def test_once_begun_a_run_needs_its_warm_start_no_more(
             run(broken)
     shutil.rmtree(tmp_path / "first")
     assert list(differences(checkpoint(run(broken, resume=True))["state_dict"], wanted)) == []
+
+
+def test_a_warm_start_that_is_not_there_is_named(tiny: Tiny) -> None:
+    with pytest.raises(CheckpointError, match=r"warm_start: no checkpoint folder at '/nowhere'.*--from"):
+        diffusion_module(DiffusionRecipe.model_validate(tiny("sft", "warm_start=/nowhere")))
 
 
 def test_at_first_nothing_but_new_rows_moves(tiny: Tiny, talker: Path) -> None:
