@@ -88,7 +88,6 @@ def encode(
     Prints the folder.
     """
     wanted, (number, parts) = parse_sizes(size), parse_part(part)
-    output_folder(out)
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -122,5 +121,6 @@ def encode(
             part=number,
             parts=parts,
         )
+        output_folder(out)
         write_shards(fitted, reader, out, manifest=manifest, progress=shown("encoding"))
     typer.echo(out)
