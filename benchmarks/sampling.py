@@ -97,10 +97,11 @@ def _job(model: Dimoo, seed: int, clock: Clock) -> Job[Any]:
     height, width = model.config.image_size
     request = GenerateRequest(prompt=PROMPT, height=height, width=width, seed=seed)
     job = generate(model.kit, request, Settings(image=model.config.image, text=model.config.text))
-    return replace(job, plans={name: _timed(plan, clock) for name, plan in job.plans.items()})
+    return replace(job, plans={name: timed_plan(plan, clock) for name, plan in job.plans.items()})
 
 
-def _timed(plan: Plan, clock: Clock) -> Plan:
+def timed_plan(plan: Plan, clock: Clock) -> Plan:
+    """The plan whose guidance, draw, confidence and order are counted as drawing."""
     return replace(
         plan,
         guidance=Timed(plan.guidance, clock),

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from dimoo.backbone.block import Attention, GatedMLP
 from dimoo.backbone.model import Backbone
@@ -99,15 +100,19 @@ class Logits:
         }
 
 
-def watch(backbone: Backbone, clock: Clock) -> None:
-    """Count the attention and the MLP of every block as parts, forward and backward."""
+def watch(backbone: Backbone, clock: Clock) -> list[RemovableHandle]:
+    """Count the attention and the MLP of every block as parts, forward and backward, until the hooks are removed."""
+    hooks: list[RemovableHandle] = []
     for module in backbone.modules():
         name = PARTS.get(type(module))
         if name is not None:
-            module.register_forward_pre_hook(lambda *_, name=name: clock.start(name))
-            module.register_forward_hook(lambda *_: clock.stop())
-            module.register_full_backward_pre_hook(lambda *_, name=name: clock.start(name))
-            module.register_full_backward_hook(lambda *_: clock.stop())
+            hooks += [
+                module.register_forward_pre_hook(lambda *_, name=name: clock.start(name)),
+                module.register_forward_hook(lambda *_: clock.stop()),
+                module.register_full_backward_pre_hook(lambda *_, name=name: clock.start(name)),
+                module.register_full_backward_hook(lambda *_: clock.stop()),
+            ]
+    return hooks
 
 
 @contextmanager

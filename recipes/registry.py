@@ -15,6 +15,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "world_all": world.world_all,
     "world_refine": world.world_refine,
     "world_polish": world.world_polish,
+    "world_finish": world.world_finish,
     "tokenizer_vq": stages.tokenizer_vq,
     "tokenizer_fsq": stages.tokenizer_fsq,
     "pretrain": stages.pretrain,

@@ -85,8 +85,7 @@ def run(bench: Bench, progress: Progress) -> Report:
         BackendError: the device is not there, or a method that was asked for cannot run on it.
     """
     methods = _methods(bench)
-    if bench.shape is not None and bench.shape not in SHAPES:
-        raise ConfigError(f"there is no shape {bench.shape!r}; use one of {', '.join(SHAPES)}")
+    tasks = _tasks(bench)
     dtype = precision(bench.dtype)
     device = usable(bench.device, dtype)
     methods = tuple(method for method in methods if _runs(method, dtype, device, asked=bench.methods is not None))
@@ -109,7 +108,7 @@ def run(bench: Bench, progress: Progress) -> Report:
     if bench.shape is not None:
         random = RandomModel.of(SHAPES[bench.shape], dtype=dtype, device=device, seed=bench.seed)
         extent = Extent(
-            tasks=tuple(task for task in bench.tasks if task != "edit" or not bench.quick),
+            tasks=tuple(task for task in tasks if task != "edit" or not bench.quick),
             methods=tuple(method for method in methods if method.static),
             batches=(1,) if bench.quick else (1, BATCH),
         )
@@ -135,6 +134,22 @@ def cells(row: Row) -> Sequence[str]:
         f"{row.peak_bytes / 1e6:.0f}",
         f"{row.weight_bytes / 1e6:.1f}",
     )
+
+
+def _tasks(bench: Bench) -> tuple[Task, ...]:
+    """Those that the random weights are timed on."""
+    if bench.shape is None:
+        return ()
+    if bench.shape not in SHAPES:
+        raise ConfigError(f"there is no shape {bench.shape!r}; use one of {', '.join(SHAPES)}")
+    known = SHAPES[bench.shape].tasks
+    tasks = tuple(task for task in bench.tasks if task in known)
+    if not tasks:
+        raise ConfigError(
+            f"the shape {bench.shape!r} knows {' and '.join(known)} alone, not {', '.join(bench.tasks)}; use another"
+            " shape"
+        )
+    return tasks
 
 
 def _methods(bench: Bench) -> tuple[Method, ...]:

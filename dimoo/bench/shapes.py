@@ -11,10 +11,10 @@ from dimoo.backbone.build import build_backbone
 from dimoo.backbone.config import BackboneConfig
 from dimoo.backbone.init import initialise
 from dimoo.backbone.model import Backbone
-from dimoo.bench.methods import Method, Task
+from dimoo.bench.methods import ALL, Method, Task
 from dimoo.core.rng import generator
 from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL
-from dimoo.presets import lumina_dimoo_8b
+from dimoo.presets import llada_8b, lumina_dimoo_8b
 from dimoo.presets.config import ImageSettings, TextSettings
 from dimoo.tasks.compose import Settings
 from dimoo.tasks.job import Job
@@ -37,7 +37,7 @@ class Shape:
 
     backbone: BackboneConfig
     codes: int
-    """Image codes; the text ids are the rest of the vocabulary."""
+    """Image codes; the text ids are the rest of the vocabulary. 0: it knows words alone."""
     grid: tuple[int, int] = (32, 32)
     """Of the pictures, in codes."""
     prompt: int = 40
@@ -49,6 +49,11 @@ class Shape:
     text_tokens: int = 256
     text_steps: int = 128
     block: int = 64
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can be asked for."""
+        return ALL if self.codes else ("text",)
 
 
 SHAPES = {
@@ -68,6 +73,7 @@ SHAPES = {
         text_steps=128,
         block=256,
     ),
+    "llada_8b": Shape(backbone=llada_8b.BACKBONE, codes=0, text_steps=256, block=32),
 }
 """By the name that the command takes."""
 
@@ -96,7 +102,9 @@ class RandomModel:
             answer_start=START,
             answer_end=END,
         )
-        vocabulary = text.with_modality(IMAGE, shape.codes, opening=OPENING, closing=CLOSING)
+        vocabulary = text
+        if shape.codes:
+            vocabulary = text.with_modality(IMAGE, shape.codes, opening=OPENING, closing=CLOSING)
         return cls(shape=shape, network=network.eval().requires_grad_(False), vocabulary=vocabulary)
 
     def settings(self, method: Method) -> Settings:

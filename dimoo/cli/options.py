@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,25 +49,13 @@ Model = Annotated[str, typer.Option("--model", metavar="PATH", rich_help_panel=M
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed gives the same result.")]
 
 
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        rich_help_panel=SAMPLING,
-        help="Any setting of sampling, as cache.kind=block; may be given several times.",
-    ),
-]
+def _assignments(example: str) -> Any:
+    help_text = f"Any setting of sampling, as {example}; may be given several times."
+    return typer.Option("--set", metavar="FIELD=VALUE", rich_help_panel=SAMPLING, help=help_text)
 
-SetBoth = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        rich_help_panel=SAMPLING,
-        help="Any setting of sampling, as image.steps=8 or text.block=16; may be given several times.",
-    ),
-]
+
+Set = Annotated[list[str] | None, _assignments("cache.kind=block")]
+SetBoth = Annotated[list[str] | None, _assignments("image.steps=8 or text.block=16")]
 
 
 class Device(str, Enum):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from dimoo.core.errors import DataError
+from dimoo.data.example import BadRow
 
 RowT = TypeVar("RowT")
 FoundT = TypeVar("FoundT")
@@ -20,6 +21,27 @@ Progress = Callable[[int, int], None]
 def unseen(done: int, total: int) -> None:
     """A `Progress` that nobody looks at."""
     del done, total
+
+
+def sorted_out(
+    rows: Sequence[RowT], look: Callable[[RowT], FoundT], where: Callable[[RowT], str], progress: Progress = unseen
+) -> tuple[tuple[tuple[RowT, FoundT], ...], tuple[BadRow, ...]]:
+    """Good rows with what is found in them, and bad ones with the reason, each in their order; see `looked_over`.
+
+    Args:
+        rows: to look over.
+        look: at one of them.
+        where: a row is, for people.
+        progress: is called now and then, and in the end.
+    """
+    good: list[tuple[RowT, FoundT]] = []
+    bad: list[BadRow] = []
+    for row, found in zip(rows, looked_over(rows, look, progress), strict=True):
+        if isinstance(found, DataError):
+            bad.append(BadRow(where=where(row), reason=str(found)))
+        else:
+            good.append((row, found))
+    return tuple(good), tuple(bad)
 
 
 def looked_over(

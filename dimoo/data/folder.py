@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 
 from dimoo.core.errors import DataError
-from dimoo.data.checking import Progress, looked_over, unseen
+from dimoo.data.checking import Progress, sorted_out, unseen
 from dimoo.data.example import (
     LATE,
-    BadRow,
     Check,
     Example,
     OnBad,
@@ -60,8 +59,6 @@ class FolderSource:
         if not self.path.is_dir():
             raise DataError(f"{self.path} is not a folder; give a folder of pictures")
         pictures = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        rows: list[tuple[Path, str]] = []
-        bad: list[BadRow] = []
         read = read_image if verify == "pixels" else read_header
 
         def look(picture: Path) -> str:
@@ -69,14 +66,8 @@ class FolderSource:
             check(Example(image=image, caption=caption))
             return caption
 
-        for picture, found in zip(pictures, looked_over(pictures, look, progress), strict=True):
-            if isinstance(found, DataError):
-                bad.append(BadRow(where=str(picture.relative_to(self.path)), reason=str(found)))
-            else:
-                rows.append((picture, found))
-        settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
-        self._rows = tuple(rows)
-        self.bad = tuple(bad)
+        self._rows, self.bad = sorted_out(pictures, look, lambda one: str(one.relative_to(self.path)), progress)
+        settle(self.bad, source=self.path, good=len(self._rows), on_bad=on_bad)
 
     @property
     def size(self) -> int:

@@ -12,10 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import DataError
-from dimoo.data.checking import Progress, looked_over, unseen
+from dimoo.data.checking import Progress, sorted_out, unseen
 from dimoo.data.example import (
     LATE,
-    BadRow,
     Check,
     Example,
     OnBad,
@@ -142,22 +141,15 @@ class JsonlSource:
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"{self.path} is not a file; give a file of JSON lines")
-        rows: list[tuple[int, Row]] = []
-        bad: list[BadRow] = []
         lines = [pair for pair in enumerate(self.path.read_bytes().split(b"\n"), 1) if pair[1].strip()]
         read = read_image if verify == "pixels" else read_header
 
         def look(pair: tuple[int, bytes]) -> Row:
             return _checked(pair[1], check, self._reader(read))
 
-        for (number, _), found in zip(lines, looked_over(lines, look, progress), strict=True):
-            if isinstance(found, DataError):
-                bad.append(BadRow(where=f"{self.path.name}:{number}", reason=str(found)))
-            else:
-                rows.append((number, found))
-        settle(bad, source=self.path, good=len(rows), on_bad=on_bad)
-        self._rows = tuple(rows)
-        self.bad = tuple(bad)
+        good, self.bad = sorted_out(lines, look, lambda pair: f"{self.path.name}:{pair[0]}", progress)
+        settle(self.bad, source=self.path, good=len(good), on_bad=on_bad)
+        self._rows = tuple((number, row) for (number, _), row in good)
 
     @property
     def size(self) -> int:

@@ -104,13 +104,22 @@ def lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except Exception as error:
+        lost = next((cause for cause in _causes(error) if str(cause).startswith("DataLoader worker")), None)
+        if lost is None:
             raise
         raise TrainingError(
-            f"a process that makes documents was ended: {' '.join(str(error).split())}; if memory ran out, set"
+            f"a process that makes documents was ended: {' '.join(str(lost).split())}; if memory ran out, set"
             " run.workers lower; --resume goes on from the last checkpoint"
         ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised for: torch tells of a worker wherever the program is, also where what
+    happens there is caught and said in other words."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class _Share(IterableDataset[bytes]):

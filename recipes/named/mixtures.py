@@ -82,3 +82,26 @@ POLISHED_TASKS: dict[str, float] = {
     "illustrate_two": 0.04,
 }
 """How often after that: styles and what else it had not learnt, and more of plain pictures, which had suffered."""
+FINISHED_TASKS: dict[str, float] = {
+    "picture": 0.4,
+    "inpaint": 0.02,
+    "edit": 0.07,
+    "edit_add": 0.02,
+    "subject_one": 0.03,
+    "subject_two": 0.03,
+    "style": 0.05,
+    "style_outlined": 0.02,
+    "restyle": 0.05,
+    "restyle_inverted": 0.03,
+    "restyle_outlined": 0.04,
+    "control": 0.02,
+    "predict": 0.03,
+    "predict_mask": 0.02,
+    "view_mirrored": 0.05,
+    "view_rotated": 0.02,
+    "compare": 0.06,
+    "chat": 0.02,
+    "illustrate_one": 0.01,
+    "illustrate_two": 0.04,
+}
+"""How often in the end: mirrored views, lines and words more, and all else so that it stays."""

@@ -23,7 +23,14 @@ from dimoo.tokenizers.image.config import (
 )
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
+from recipes.named.mixtures import (
+    ALL_TASKS,
+    FINISHED_TASKS,
+    MAP_TASKS,
+    MORE_TASKS,
+    POLISHED_TASKS,
+    REFINED_TASKS,
+)
 
 CODES = 2048
 ALL_CODES = 6144
@@ -248,5 +255,26 @@ def world_polish() -> DiffusionRecipe:
             "run": RunConfig(name="world_polish", seed=2, steps=8_000, batch_size=16, sample_every=2000),
             "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=POLISHED_TASKS),)),
             "mixture": base.mixture.model_copy(update={"text_to_image": 0.65}),
+        }
+    )
+
+
+def world_finish() -> DiffusionRecipe:
+    """`mini` for a last time: words count more, and short answers are hidden in part too, as sampling will find them.
+
+    Command: python -m recipes.run world_finish --set image_tokenizer=runs/world_all_tokenizer/export
+    --set warm_start=runs/world_polish/export
+    Hardware, time, scores: see dimoo/assets/mini/README.md
+    """
+    base = world_polish()
+    assert isinstance(base.source, WorldSourceConfig)
+    (phase,) = base.source.phases
+    return base.model_copy(
+        update={
+            "run": RunConfig(name="world_finish", seed=3, steps=10_000, batch_size=16, sample_every=2000),
+            "optimizer": OptimizerConfig(lr=6e-4, warmup_steps=200, decay_share=0.5),
+            "source": WorldSourceConfig(phases=(phase.model_copy(update={"tasks": FINISHED_TASKS}),)),
+            "kind_weights": {"text": 4.0},
+            "full_up_to": 0,
         }
     )

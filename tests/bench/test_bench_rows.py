@@ -192,9 +192,22 @@ def test_the_frontier_is_drawn(tmp_path):
 
 def test_names_are_checked_before_anything_is_measured():
     progress = None
-    for wrong, said in (({"methods": ("warp",)}, "no method 'warp'"), ({"shape": "huge"}, "no shape 'huge'")):
+    for wrong, said in (
+        ({"methods": ("warp",)}, "no method 'warp'"),
+        ({"shape": "huge"}, "no shape 'huge'"),
+        ({"shape": "llada_8b", "tasks": ("image", "edit")}, "'llada_8b' knows text alone, not image, edit"),
+    ):
         with pytest.raises(ConfigError, match=said):
             bench_run.run(bench_run.Bench(**wrong), progress)
+
+
+def test_a_shape_without_codes_is_timed_on_text(monkeypatch):
+    words = replace(TINY, codes=0)
+    monkeypatch.setattr(bench_run, "SHAPES", {"words": words})
+    bench = bench_run.Bench(model=None, shape="words", methods=("uncached", "max_logit", "dual"))
+    rows = bench_run.run(bench, Progress(disable=True)).rows
+    assert {row.task for row in rows} == {"text"}
+    assert [row.method for row in rows] == ["reference", "uncached", "uncached", "dual"]
 
 
 def test_the_command_writes_rows(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,11 @@ def tiny(tmp_path: Path, image_tokenizer: Path, beginnings: Beginnings, monkeypa
     """tiny(name, *changes): a recipe at toy size that writes into the test's folder."""
     monkeypatch.setattr(start, "PAIRED", 24)  # thousands of examples are looked at for codes that are added
     return lambda name, *changes: cut(name, tmp_path / "runs", image_tokenizer, *beginnings.get(name, ()), *changes)
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Ctrl-C as on a terminal, also where the tests themselves were started with it ignored, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_recipe_resume import assert_same_run, listening, renamed
+from same_runs import assert_same_run, renamed
 from tiny_recipes import MODULES, Tiny, before_step, checkpoint, power_cut
 
 from dimoo.core.errors import DataError, TrainingError
@@ -26,8 +26,6 @@ from recipes.learning.making import StepDocuments
 from recipes.learning.steps import StepModule
 from recipes.ranks import Ranks
 from recipes.run import main, run
-
-__all__ = ["listening"]  # a fixture: Ctrl-C as on a terminal
 
 forked = pytest.mark.skipif(START != "fork", reason="looks into workers, which know of no patch where they are spawned")
 
@@ -212,6 +210,16 @@ def test_a_run_that_loses_a_worker_says_so(tiny: Tiny, monkeypatch: pytest.Monke
     with pytest.raises(TrainingError, match=r"was ended: DataLoader worker .*set run\.workers lower; --resume"):
         run(recipe)
     assert 2 <= checkpoint(Path(recipe.run.folder) / "world_base")["steps_done"] < 20
+
+
+def test_a_lost_worker_is_found_behind_what_it_interrupted() -> None:
+    """A logger calls whatever happens in it a bad value."""
+    interrupted, own = ValueError("cannot be logged"), ValueError("cannot be logged")
+    interrupted.__cause__, own.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed"), KeyError("a DataLoader")
+    with pytest.raises(TrainingError, match=r"was ended: DataLoader worker \(pid 7\) is killed; if"), lost_workers():
+        raise interrupted
+    with pytest.raises(ValueError, match="cannot be logged"), lost_workers():
+        raise own
 
 
 def test_the_command_names_a_bad_row_in_one_line(

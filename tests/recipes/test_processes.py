@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,61 +16,13 @@ import torch
 from llada_like import llada_like
 from safetensors.torch import load_file
 from tiny_recipes import Tiny, before_step, checkpoint, differences, of_text
-from torch.testing import assert_close
+from two_processes import HERE, PLAIN, TORCHRUN, assert_same, two
 
 from dimoo.core.errors import ConfigError, TrainingError
 from recipes.learning.diffusion import DiffusionModule
 from recipes.processes import first_process
 from recipes.run import export_run, run
 from recipes.running.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, steps_of
-
-HERE = Path(__file__).parent
-PLAIN = [sys.executable]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-
-def two(
-    launcher: list[str],
-    folder: Path,
-    image_tokenizer: Path,
-    *changes: str,
-    steps: int = 7,
-    recipe: str = "world_base",
-) -> None:
-    """Run a recipe in two processes on the CPU, `steps` of 7 steps."""
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
-    done = subprocess.run(
-        [*launcher, str(HERE / "processes.py"), recipe, str(folder), str(image_tokenizer), *changes],
-        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert (done.returncode == 0) == (steps == 7), done.stderr[-3000:]
-    assert done.stderr.count(f"step {steps}/7") == 1, "only the first process reports"
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "csv/metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Their logs and what they export, to rounding."""
-    left, right = rows(one), rows(other)
-    assert [row["step"] for row in left] == [row["step"] for row in right] == [str(step) for step in range(1, 8)]
-    for first, second in zip(left, right, strict=True):
-        for name in ("loss", "grad_norm", "tokens", "nll/image", "nll/text"):
-            assert bool(first[name]) == bool(second[name])
-            if first[name]:
-                assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-6)
-    weights, others = (load_file(folder / "export/model.safetensors") for folder in (one, other))
-    assert weights.keys() == others.keys()
-    for name, weight in weights.items():
-        assert_close(weight, others[name], rtol=2**-7, atol=1e-6)  # they are exported in bfloat16
-    state, further = (checkpoint(folder) for folder in (one, other))
-    for name, weight in state["state_dict"].items():
-        assert_close(weight, further["state_dict"][name], rtol=0, atol=2e-6)
 
 
 def after_steps(count: int, recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:

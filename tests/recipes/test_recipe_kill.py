@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from test_recipe_resume import assert_same_run, renamed
+from same_runs import assert_same_run, renamed
 from tiny_recipes import Tiny
 
 from recipes.run import run

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_processes import TORCHRUN, assert_same, two
 from tiny_recipes import Beginnings, Tiny, before_step, checkpoint, differences
 from torch.utils.flop_counter import FlopCounterMode
+from two_processes import TORCHRUN, assert_same, two
 
 import dimoo
 from dimoo.backbone.config import LoRAConfig

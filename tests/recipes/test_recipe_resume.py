@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from same_runs import assert_same_run, renamed
 from tiny_recipes import MODULES, Tiny, averages, before_step, checkpoint, differences, files, power_cut
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -25,28 +25,6 @@ from recipes.running.saving import META
 
 def ctrl_c(module: StepModule) -> None:
     signal.raise_signal(signal.SIGINT)
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Weights, averages, optimisers, counters, logs and exports."""
-    left, right = checkpoint(a), checkpoint(b)
-    assert left["steps_done"] == 7
-    # The loops also count restarts.
-    for state in (left, right):
-        del state["loops"]
-    assert list(differences(left, right)) == []
-    assert (a / "csv/metrics.csv").read_text() == (b / "csv/metrics.csv").read_text()
-    left, right = files(a / "export"), files(b / "export")
-    for export in (left, right):
-        export.pop("README.md", None)  # generated from the rest, the name among it
-    assert left == right
-    assert len(left) >= 2
-
-
-def renamed(export: Path, before: str, after: str) -> None:
-    """A model has its name in its config; an image tokenizer has none."""
-    path = export / "config.json"
-    path.write_text(path.read_text().replace(f'"{before}"', f'"{after}"'))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -87,14 +65,6 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
     run(recipe, resume=True)
     assert signal.getsignal(signal.SIGINT) is listener
     assert_same_run(whole, folder)
-
-
-@pytest.fixture(autouse=True)
-def listening() -> Iterator[None]:
-    """Ctrl-C as on a terminal, also where the tests themselves were started with it ignored, as in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_alone(

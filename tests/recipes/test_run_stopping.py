@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_recipe_resume import assert_same_run, listening, power_cut, renamed
-from tiny_recipes import Tiny, before_step, checkpoint
+from same_runs import assert_same_run, renamed
+from tiny_recipes import Tiny, before_step, checkpoint, power_cut
 
 from dimoo.core.errors import ConfigError, TrainingError
 from recipes.learning.diffusion import DiffusionModule
 from recipes.run import run
 from recipes.running.saving import checkpoint_path
-
-__all__ = ["listening"]  # a fixture: Ctrl-C as on a terminal
 
 SLURM = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "7", "JOB_NAME": "train"}
 
