@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
-from dimoo.cache.policy import Look, edges
+from dimoo.cache.policy import Answer, Asking, Look
 from dimoo.core.errors import ConfigError
+from dimoo.diffusion.progress import places
 
 Scope = Literal["suffix", "block", "masked"]
 
@@ -52,22 +53,25 @@ class BlockCache:
         del step, steps
         return False
 
-    def anew(self, look: Look) -> Tensor | None:
-        """The block, or what its scope leaves of it."""
-        start, end, first, last = torch.cat([look.window, edges(look.wanted)]).tolist()
-        stop = end + 1
+    def anew(self, look: Look) -> Answer:
+        """The block, or what its scope leaves of it; it is asked where that lies."""
+        if self.refresh is not None and look.since >= self.refresh:
+            return None
+        live = look.changed.index_fill(0, look.wanted, True)
+        counts = (*look.window.unbind(), look.wanted[0], look.wanted[-1], live.sum())
+        return Asking(counts=counts, then=lambda told: self._placed(live, *told))
+
+    def _placed(self, live: Tensor, start: int, end: int, first: int, last: int, count: int) -> Tensor | None:
+        """Of the block `start` to `end`, when `first` to `last` are wanted; `count` flags of `live` bool [n] hold."""
         # Before it lies what is made again, as in a round of refinement.
-        outside = first < start or last > end
-        if outside or (self.refresh is not None and look.since >= self.refresh):
+        if first < start or last > end:
             return None
         match self.scope:
             case "suffix":
-                return torch.arange(start, len(look.changed), device=look.changed.device)
+                return torch.arange(start, live.numel(), device=live.device)
             case "block":
-                return torch.arange(start, stop, device=look.changed.device)
+                return torch.arange(start, end + 1, device=live.device)
             case "masked":
-                masked = torch.zeros_like(look.changed)
-                masked[look.wanted] = True
-                return (masked | look.changed).nonzero()[:, 0]
+                return places(live, count)
             case _:
                 assert_never(self.scope)

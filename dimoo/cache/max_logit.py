@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from dimoo.cache.policy import Look
+from dimoo.cache.policy import Answer, Asking, Look
 from dimoo.core.errors import ConfigError
+from dimoo.diffusion.progress import places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,13 @@ class PaperMaxLogit:
         """Before every step that computes a part: the quantile is over all positions."""
         return step + 1 < steps and not self.timetable.whole(step + 1, steps)
 
-    def anew(self, look: Look) -> Tensor | None:
-        """Those at or below the quantile; how many depends on ties."""
+    def anew(self, look: Look) -> Answer:
+        """Those at or below the quantile; how many depends on ties, and is asked for."""
         if self.timetable.whole(look.step, look.steps):
             return None
         seen = look.peaks.masked_fill(look.peaks == -torch.inf, torch.nan)
-        return (look.peaks <= seen.nanquantile(self.share)).nonzero()[:, 0]
+        low = look.peaks <= seen.nanquantile(self.share)
+        return Asking(counts=(low.sum(),), then=lambda counts: places(low, *counts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +108,24 @@ class MaxLogit:
         del step, steps
         return False
 
-    def anew(self, look: Look) -> Tensor | None:
-        """The committed ones, then the least certain of the wanted."""
+    def anew(self, look: Look) -> Answer:
+        """The committed ones, then the least certain of the wanted; of a text it is asked how many nobody looked at."""
         if self.timetable.whole(look.step, look.steps):
             return None
         peaks = look.peaks[look.wanted]
-        unseen = 0 if look.surveyed else int((peaks == -torch.inf).sum())
-        if self.fixed:
-            count = max(math.ceil(self.share * (len(look.changed) - look.context)), look.written + unseen)
-        else:
-            count = look.written + max(math.ceil(self.share * peaks.numel()), unseen)
         certain = torch.full_like(look.peaks, torch.inf).index_copy(0, look.wanted, peaks)
         first = certain.masked_fill(look.changed, -torch.inf).argsort(stable=True)
-        return first[:count].sort().values
+        if look.surveyed:
+            return first[: self._count(look, unseen=0)].sort().values
+        return Asking(
+            counts=((peaks == -torch.inf).sum(),),
+            then=lambda counts: first[: self._count(look, *counts)].sort().values,
+        )
+
+    def _count(self, look: Look, unseen: int) -> int:
+        if self.fixed:
+            return max(math.ceil(self.share * (len(look.changed) - look.context)), look.written + unseen)
+        return look.written + max(math.ceil(self.share * look.wanted.numel()), unseen)
 
 
 def _check_share(share: float) -> None:

@@ -8,11 +8,14 @@ Axes: n = tokens of the segment (one branch of one request: its context, then it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from dimoo.core.device import Count, read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +45,18 @@ class Look:
     """Whether the host knows that somebody looked at all that are wanted."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asking:
+    """What is computed anew depends on numbers that the device alone knows."""
+
+    counts: tuple[Count, ...]
+    then: Callable[[Sequence[int]], Tensor | None]
+    """From these numbers to what `Policy.anew` gives."""
+
+
+Answer: TypeAlias = Tensor | Asking | None
+
+
 class Policy(Protocol):
     """Which positions of a segment are computed anew. A segment that is new is computed whole, without asking."""
 
@@ -52,11 +67,21 @@ class Policy(Protocol):
     def surveys(self, step: int, steps: int) -> bool:
         """Whether after this step the peaks of all positions are needed, and not of the wanted ones alone."""
 
-    def anew(self, look: Look) -> Tensor | None:
+    def anew(self, look: Look) -> Answer:
         """Distinct positions int64 [k], k > 0, to compute; None: all.
 
         All that are wanted must be among them; where logits are kept, those whose peak is -inf, as none are stored.
+        Where that takes numbers from the device, `Asking` for them lets those of all segments be read at once.
         """
+
+
+def answered(answers: Sequence[Answer]) -> list[Tensor | None]:
+    """What policies say once the numbers that they ask for are known, all of which are read at once."""
+    told = read([answer.counts if isinstance(answer, Asking) else () for answer in answers])
+    return [
+        answer.then(numbers) if isinstance(answer, Asking) else answer
+        for answer, numbers in zip(answers, told, strict=True)
+    ]
 
 
 def edges(wanted: Tensor) -> Tensor:

@@ -117,6 +117,11 @@ class LogitStore:
         """What is kept, and on a CPU the memory that is read into."""
         return sum(kept.nbytes for kept in (*self._kept.values(), *self._read))
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+        self._read.clear()
+
     def begin(self) -> None:
         """A step begins: what was read in the last one is no longer needed."""
         self._turn = 0

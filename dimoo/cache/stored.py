@@ -16,7 +16,7 @@ from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
 from dimoo.cache.needs import as_backbone, check_bound, check_no_look_back, check_room
 from dimoo.cache.part import Part, Segment
-from dimoo.cache.policy import Look, Policy, edges
+from dimoo.cache.policy import Answer, Look, Policy, answered, edges
 from dimoo.cache.segments import Arrangement, Name, wanted_by
 from dimoo.cache.size import CacheSize
 from dimoo.cache.store import KeyValueStore, LogitStore
@@ -73,7 +73,12 @@ class StoredDenoiser:
         """
         self._backbone, self._start, self._requests, self._policy = backbone, start, requests, policy
         self._store = KeyValueStore(len(backbone.blocks))
-        self._logits: dict[tuple[int, tuple[int, int]], LogitStore] = {}
+        # All that there may be, as making one reads where masks are; they take memory when they are written to.
+        self._logits = {
+            (span.row, span.columns): LogitStore(start, span.row, span.columns)
+            for span in start.spans
+            if policy.keeps_logits and span.row in requests
+        }
         self._segments: dict[Name, Segment] = {}
         self._arrangement: Arrangement | None = None
 
@@ -113,38 +118,48 @@ class StoredDenoiser:
         """Drop what is known of segments that left, and move the rest together."""
         self._segments = {name: segment for name, segment in self._segments.items() if name in arranged.ranges}
         rows = {row for row, _ in arranged.names}
-        self._logits = {key: kept for key, kept in self._logits.items() if key[0] in rows}
+        for (row, _), kept in self._logits.items():
+            if row not in rows:
+                kept.clear()
         if self._arrangement is not None:
             self._store.rearrange(*arranged.shared(self._arrangement), arranged.total)
 
     def _parts(self, arranged: Arrangement, stream: Tensor, queries: Sequence[Query]) -> list[Part]:
         """What is computed of each segment."""
         parts: list[Part] = []
-        at = 0
         for (row, name), (start, stop) in arranged.ranges.items():
             own = [query for query in queries if query.row == row]
             asking = [query for query in own if name in query.branches]
             shift = arranged.packed.offsets[row, name] - start
             wanted = torch.cat([query.positions for query in asking]).sort().values + shift
             context = self._requests[row][name].context.numel()
-            part = Part(
-                name=(row, name),
-                start=start,
-                length=stop - start,
-                context=context,
-                wanted=wanted,
-                step=max(query.step for query in own),
-                steps=max(query.steps for query in own),
-                left=own[0].left,
-                written=own[0].written,
-                anew=None,
-                at=at,
+            parts.append(
+                Part(
+                    name=(row, name),
+                    start=start,
+                    length=stop - start,
+                    context=context,
+                    wanted=wanted,
+                    step=max(query.step for query in own),
+                    steps=max(query.steps for query in own),
+                    left=own[0].left,
+                    written=own[0].written,
+                    anew=None,
+                    at=0,
+                )
             )
-            parts.append(replace(part, anew=self._anew(part, stream[start:stop])))
-            at += parts[-1].computed
+        answers = answered([self._anew(part, stream[part.start : part.start + part.length]) for part in parts])
+        at = 0
+        for index, anew in enumerate(answers):
+            if anew is not None and anew.numel() == 0:
+                raise ConfigError(
+                    f"{self._policy} computes nothing anew; let it give at least one position, or None for all"
+                )
+            parts[index] = replace(parts[index], anew=anew, at=at)
+            at += parts[index].computed
         return parts
 
-    def _anew(self, part: Part, tokens: Tensor) -> Tensor | None:
+    def _anew(self, part: Part, tokens: Tensor) -> Answer:
         """What the policy says; everything of a segment that is new, or was not asked for in the step before.
 
         Next to other rows a row that idles leaves the store, alone it would not: both must give the same.
@@ -152,7 +167,7 @@ class StoredDenoiser:
         segment = self._segments.get(part.name)
         if segment is None or segment.step + 1 != part.step:
             return None
-        anew = self._policy.anew(
+        return self._policy.anew(
             Look(
                 step=part.step,
                 steps=part.steps,
@@ -167,11 +182,6 @@ class StoredDenoiser:
                 surveyed=segment.masked is not None and segment.masked - part.left == segment.written + part.written,
             )
         )
-        if anew is not None and anew.numel() == 0:
-            raise ConfigError(
-                f"{self._policy} computes nothing anew; let it give at least one position, or None for all"
-            )
-        return anew
 
     def _remember(self, part: Part, stream: Tensor) -> None:
         tokens = stream[part.start : part.start + part.length]
@@ -207,7 +217,7 @@ class StoredDenoiser:
         rows = torch.cat([part.rows(positions) for part, positions in zip(own, looked, strict=True)])
         logits = self._backbone.head(hidden[rows], slice(*query.columns))
         if self._policy.keeps_logits:
-            store = self._stored(query)
+            store = self._logits[query.row, query.columns]
             pieces = torch.split(logits, [positions.numel() for positions in looked])
             for part, positions, piece in zip(own, looked, pieces, strict=True):
                 store.write(part.name[1], positions - part.context, piece)
@@ -221,12 +231,6 @@ class StoredDenoiser:
         peaks = self._segments[part.name].peaks
         largest = logits.amax(dim=1).float()
         peaks[positions] = torch.where(store.may_see(positions - part.context), largest, peaks[positions])
-
-    def _stored(self, query: Query) -> LogitStore:
-        key = query.row, query.columns
-        if key not in self._logits:
-            self._logits[key] = LogitStore(self._start, *key)
-        return self._logits[key]
 
 
 def _partial(parts: Sequence[Part], index: Tensor) -> PackedLayout:

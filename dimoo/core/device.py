@@ -1,11 +1,17 @@
-"""Devices and precisions, checked before anything large is put there."""
+"""Devices and precisions, checked before anything large is put there; what is sent to them and read from them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from dimoo.core.errors import BackendError
+
+Count: TypeAlias = int | Tensor
+"""A whole number that the host knows; or a tensor without axes, of integers or flags, that the device alone knows."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -45,3 +51,14 @@ def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     """A tensor on a device. From the CPU to another device the host does not wait for it to arrive, as work that is
     given to the device later comes after it; the other way round it must."""
     return tensor.to(device, dtype, non_blocking=tensor.device.type == "cpu")
+
+
+def read(rows: Sequence[Sequence[Count]]) -> list[list[int]]:
+    """The numbers of counts, row by row.
+
+    A read makes the host wait for all that the device was given. So all that the device alone knows are read at once;
+    where there are none, nothing is read.
+    """
+    asked = [count.long() for row in rows for count in row if isinstance(count, Tensor)]
+    told: Iterator[int] = iter(torch.stack(asked).tolist() if asked else ())
+    return [[next(told) if isinstance(count, Tensor) else count for count in row] for row in rows]

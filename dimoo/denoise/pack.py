@@ -44,14 +44,16 @@ class Pack:
     slots: Tensor
     """int64: stream positions that show the canvas ..."""
     sources: Tensor
-    """int64: ... and the canvas position each of them shows."""
+    """int64: ... and the canvas position each of them shows ..."""
+    hidden: Tensor
+    """bool: ... or hides, by a mask."""
     offsets: Mapping[tuple[int, str], int]
     """(row, branch) -> what to add to a canvas position to get its stream position."""
 
     def tokens(self, canvas: Canvas) -> Tensor:
         """The stream of a canvas, int64 [S]."""
         stream = self.template.clone()
-        stream[self.slots] = canvas.ids[self.sources]
+        stream[self.slots] = canvas.ids[self.sources].masked_fill(self.hidden, canvas.mask_id)
         return stream
 
     def rows(self, row: int, branches: Sequence[str], positions: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ def pack(canvas: Canvas, requests: Requests, wanted: Sequence[tuple[int, str]]) 
     device, starts = canvas.ids.device, [0]
     for length in canvas.lengths:
         starts.append(starts[-1] + length)
-    pieces, slots, sources, offsets, lengths = [], [], [], {}, []
+    pieces, slots, sources, hidden, offsets, lengths = [], [], [], [], {}, []
     cursor = 0
     for row, name in wanted:
         if name not in requests[row]:
@@ -79,8 +81,8 @@ def pack(canvas: Canvas, requests: Requests, wanted: Sequence[tuple[int, str]]) 
         first, length, context = starts[row], canvas.lengths[row], branch.context.to(device)
         pieces += [context, canvas.ids.new_full((length,), canvas.mask_id)]
         source = torch.arange(first, first + length, device=device)
-        if branch.hide_given:
-            source = source[canvas.masked[source]]
+        given = ~canvas.masked[first : first + length]
+        hidden.append(given if branch.hide_given else torch.zeros_like(given))
         offsets[row, name] = cursor + context.numel() - first
         sources.append(source)
         slots.append(source + offsets[row, name])
@@ -91,5 +93,6 @@ def pack(canvas: Canvas, requests: Requests, wanted: Sequence[tuple[int, str]]) 
         template=torch.cat(pieces),
         slots=torch.cat(slots),
         sources=torch.cat(sources),
+        hidden=torch.cat(hidden),
         offsets=offsets,
     )

@@ -37,7 +37,11 @@ class Order(Protocol):
         """Offsets whose logits this step wants, ascending int64 [m]; none if it is to commit nothing."""
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
-        """Those of the candidates int64 [m], of confidence [m], to commit now: ascending int64 [k]."""
+        """Those of the candidates int64 [m], of confidence [m], to commit now: ascending int64 [k].
+
+        Where the host would have to ask the device how many those are: flags bool [m] of the candidates. The sampler
+        then reads the number, once a step for all rows together.
+        """
 
 
 @runtime_checkable

@@ -94,13 +94,13 @@ class AdaptiveOrder:
         return places(progress.masked[:end], bisect_left(progress.starts, end) - committed)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
-        """Those that are ready, and by confidence what is missing to the least count."""
+        """Flags of those that are ready, and by confidence of what is missing to the least count."""
         del generator
         ready = self.rule.ready(progress, candidates, confidence)
         ranking = confidence.argsort(descending=True, stable=True)
         ranking = ranking[places(ready[ranking], len(ranking))]
-        count = max(int(ready.sum()), self._least(progress, candidates.numel()))
-        return candidates[ranking[:count].sort().values]
+        count = ready.sum().clamp(min=self._least(progress, candidates.numel()))
+        return _unranked(torch.arange(len(ranking), device=ready.device) < count, ranking)
 
     def _least(self, progress: Progress, count: int) -> int:
         left, (_, behind) = progress.steps - progress.step, self._window(progress)

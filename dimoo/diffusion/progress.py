@@ -1,7 +1,7 @@
 """How far one span of one row has come. Axes: L = the span's positions, at offsets 0..L-1, n = steps of history.
 
 What steps through a fixed number of tokens never has to wait for the device: how many are masked is counted along on
-the host, and from a count and the flags the offsets follow.
+the host, and from a count and the flags the offsets follow. Where only the device knows a count, flags say it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from dimoo.core.device import Count
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Progress:
-    """The state that orders, remasking and stopping rules look at; `of` counts what the sampler counts along."""
+class Standing:
+    """Where a span stands, in flags: what a stopping rule looks at, when nobody has counted them yet."""
 
     step: int
     """0-based step."""
@@ -31,6 +33,11 @@ class Progress:
 
     starts: tuple[int, ...]
     """The offsets of `initial`, ascending, on the host."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Progress(Standing):
+    """The state that orders and remasking look at before a step; `of` counts what the sampler counts along."""
 
     left: int
     """How many are masked now, on the host."""
@@ -78,3 +85,14 @@ def places(flags: Tensor, count: int) -> Tensor:
     As `nonzero`, but nothing is read from the device to find out how many. With more than hold, others follow.
     """
     return flags.byte().argsort(descending=True, stable=True)[:count]
+
+
+def flagged(chosen: Tensor, candidates: Tensor, length: int) -> tuple[Tensor, Count]:
+    """A choice among candidates int64 [m] of a span of `length`: flags bool [m] of them, and how many it are.
+
+    It is given as offsets int64 [k] or as such flags; of flags the device alone knows how many hold.
+    """
+    if chosen.dtype == torch.bool:
+        return chosen, chosen.sum()
+    flags = torch.zeros(length, dtype=torch.bool, device=chosen.device).index_fill(0, chosen, True)
+    return flags[candidates], chosen.numel()

@@ -42,8 +42,9 @@ class Remasking(Protocol):
         """Committed offsets int64 [r] that are masked again at the end of a step of the order, before which the
         progress is asked for and the certainty is float [L]."""
 
-    def anew(self, certainty: Tensor) -> Tensor:
-        """Offsets int64 [r] to predict in a round, when nothing is masked; the certainty is float [L]."""
+    def anew(self, certainty: Tensor, drawn: int) -> Tensor:
+        """Offsets int64 [r] to predict in a round, when nothing is masked; the certainty is float [L], `drawn` of it
+        finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,9 @@ class NoRemasking:
         del order, certainty, generator
         return _none(progress.masked)
 
-    def anew(self, certainty: Tensor) -> Tensor:
+    def anew(self, certainty: Tensor, drawn: int) -> Tensor:
         """Nothing."""
+        del drawn
         return _none(certainty)
 
 
@@ -136,8 +138,9 @@ class ReMDM:
             scores = scores - certainty[unmasked]
         return unmasked[scores.topk(count).indices.sort().values]
 
-    def anew(self, certainty: Tensor) -> Tensor:
+    def anew(self, certainty: Tensor, drawn: int) -> Tensor:
         """Nothing: there are no rounds."""
+        del drawn
         return _none(certainty)
 
     def _mean(self, unmasked: int, left: int) -> float:
@@ -187,11 +190,9 @@ class Refinement:
         del order, certainty, generator
         return _none(progress.masked)
 
-    def anew(self, certainty: Tensor) -> Tensor:
+    def anew(self, certainty: Tensor, drawn: int) -> Tensor:
         """The least certain; the lower offset wins a tie."""
-        drawn = certainty.isfinite()
-        count = math.ceil(self.share * int(drawn.sum()))
-        return certainty.argsort(stable=True)[:count].sort().values
+        return certainty.argsort(stable=True)[: math.ceil(self.share * drawn)].sort().values
 
 
 def _none(like: Tensor) -> Tensor:

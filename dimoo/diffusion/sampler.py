@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
+from dimoo.core.device import read
 from dimoo.core.errors import ConfigError
-from dimoo.diffusion.canvas import Canvas
-from dimoo.diffusion.turn import Track, Turn
+from dimoo.diffusion.canvas import Canvas, Span
+from dimoo.diffusion.turn import Outcome, Track, Turn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +64,8 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
 
     At step s of S, for each span with masked positions left:
     g = guidance.at(s, S); l = g(denoiser's logits of g's branches); x = draw(l); c = confidence(l, x); commit order(c);
-    mask again what remasking takes back.
+    mask again what remasking takes back. A step reads from the device at most once, for all rows together, and not at
+    all where counts are known beforehand.
 
     Args:
         denoiser: the network, with or without caches.
@@ -85,30 +87,37 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
     for step in range(steps):
         if not going:
             break
+        # First the device, with no wait: also where it alone knows how many tokens are committed, or whether a span
+        # stops, the canvas follows, by flags.
         for index in going:
             tracks[index], canvas = tracks[index].reopened(canvas)
-        turns = _turns(tracks, going, canvas, generators, step)
+        turns = {index: tracks[index].turn(canvas, step, generators[tracks[index].span.row]) for index in going}
         # Where an order idles (more steps than tokens) nothing is computed, and its row leaves the pack for the step.
-        logits = denoiser(canvas, _queries(turns.values(), tracks, step)) if turns else []
-        outcomes = [
-            turn.taken(rows, generators[turn.track.span.row]) for turn, rows in zip(turns.values(), logits, strict=True)
+        asked = {index: turn for index, turn in turns.items() if turn.candidates.numel()}
+        rows = dict(zip(asked, denoiser(canvas, _queries(asked.values(), tracks, step)) if asked else (), strict=True))
+        outcomes = {
+            index: turn.taken(rows[index], generators[turn.track.span.row]) if index in rows else turn.idle()
+            for index, turn in turns.items()
+        }
+        canvas = _written(canvas, outcomes.values())
+        stops = {index: tracks[index].stops(canvas, step) for index in going}
+        canvas = _filled(canvas, [(tracks[index].span, stop) for index, stop in stops.items() if stop is not False])
+        # Then the host: it reads those numbers of all spans at once (none, if it knows them all), and counts along.
+        told = read([(*outcomes[index].counts, stops[index]) for index in going])
+        numbers = dict(zip(going, told, strict=True))
+        tracks = [
+            outcomes[index].counted(*numbers[index]) if index in numbers else replace(track, written=0)
+            for index, track in enumerate(tracks)
         ]
-        committed, ids, again = (
-            torch.cat([canvas.ids[:0], *parts])
-            for parts in (
-                [outcome.positions for outcome in outcomes],
-                [outcome.ids for outcome in outcomes],
-                [outcome.again for outcome in outcomes],
-            )
-        )
-        canvas = canvas.commit(committed, ids).mask(again)
-        taken = {index: outcome.track for index, outcome in zip(turns, outcomes, strict=True)}
-        tracks = [taken.get(index, replace(track, written=0)) for index, track in enumerate(tracks)]
-        for index in going:
-            tracks[index], canvas = tracks[index].stopped(canvas, step)
+        committed = [outcomes[index].written(count) for index, (count, *_) in numbers.items()]
         going = _going_on(tracks, step=step + 1)
-        left = sum(track.left for track in tracks)
-        yield State(step=step + 1, steps=steps, canvas=canvas, committed=committed, share_done=1 - left / total)
+        yield State(
+            step=step + 1,
+            steps=steps,
+            canvas=canvas,
+            committed=torch.cat([canvas.ids[:0], *committed]),
+            share_done=1 - sum(track.left for track in tracks) / total,
+        )
     for track in tracks:
         span = track.span
         if track.left and not span.may_draw(canvas.mask_id):
@@ -125,12 +134,28 @@ def run(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) -> 
     return canvas
 
 
-def _turns(
-    tracks: Sequence[Track], going: Sequence[int], canvas: Canvas, generators: Sequence[Generator], step: int
-) -> dict[int, Turn]:
-    """The parts of the spans that want logits in this step."""
-    turns = {index: tracks[index].turn(canvas, step, generators[tracks[index].span.row]) for index in going}
-    return {index: turn for index, turn in turns.items() if turn.candidates.numel()}
+def _written(canvas: Canvas, outcomes: Collection[Outcome]) -> Canvas:
+    """The canvas after what some spans did."""
+    positions, ids, flags, again = (
+        torch.cat(parts)
+        for parts in (
+            [outcome.positions for outcome in outcomes],
+            [outcome.ids for outcome in outcomes],
+            [outcome.flags for outcome in outcomes],
+            [outcome.again for outcome in outcomes],
+        )
+    )
+    return canvas.commit(positions, torch.where(flags, ids, canvas.ids[positions])).mask(again)
+
+
+def _filled(canvas: Canvas, stops: Sequence[tuple[Span, bool | Tensor]]) -> Canvas:
+    """The canvas with what is still masked filled where a span stops."""
+    if not stops:
+        return canvas
+    ids = [
+        torch.where(canvas.masked[span.positions] & stop, span.fill, canvas.ids[span.positions]) for span, stop in stops
+    ]
+    return canvas.commit(torch.cat([span.positions for span, _ in stops]), torch.cat(ids))
 
 
 def _queries(turns: Iterable[Turn], tracks: Sequence[Track], step: int) -> list[Query]:

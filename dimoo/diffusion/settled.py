@@ -11,7 +11,7 @@ from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence
 from dimoo.diffusion.orders import Order, Particular, Recalling
 from dimoo.diffusion.parallel import check_settled
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Progress, flagged
 from dimoo.diffusion.spread import GridOrder
 
 
@@ -59,8 +59,10 @@ class SettledOrder:
         return self.order.candidates(progress)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
-        """All of them, or what the inner order says."""
+        """Flags of all, or of what the inner order says, which is asked (and draws) either way."""
         settled = (progress.drift[: self.steps, candidates] < self.max_drift).all()
         if self.least_confidence is not None:
             settled &= (confidence >= self.least_confidence).all()
-        return candidates if bool(settled) else self.order.commit(progress, candidates, confidence, generator)
+        inner = self.order.commit(progress, candidates, confidence, generator)
+        flags, _ = flagged(inner, candidates, progress.masked.numel())
+        return flags | settled

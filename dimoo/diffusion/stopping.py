@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Protocol
 
 from torch import Tensor
 
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Standing
 
 
 class Stopping(Protocol):
     """Decides after a step whether the rest is not worth computing."""
 
-    def __call__(self, ids: Tensor, progress: Progress) -> bool:
-        """Whether to stop, given the span's ids int64 [L] and its progress after the step's commits."""
+    def __call__(self, ids: Tensor, standing: Standing) -> bool | Tensor:
+        """Whether to stop, given the span's ids int64 [L] and where it stands after the step's commits.
+
+        What follows from them is best left on the device, as a tensor bool []: the sampler reads it, once a step for
+        all rows together. A bool is for what the host knows.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoStop:
     """Never before the end."""
 
-    def __call__(self, ids: Tensor, progress: Progress) -> bool:
+    def __call__(self, ids: Tensor, standing: Standing) -> bool:
         """False."""
-        del ids, progress
+        del ids, standing
         return False
 
 
@@ -36,10 +42,10 @@ class StopAtToken:
 
     token: int
 
-    def __call__(self, ids: Tensor, progress: Progress) -> bool:
-        """Whether the token stands at the end of a finished beginning."""
-        no_mask_up_to_here = progress.masked.cumsum(dim=-1) == 0
-        return bool(((ids == self.token) & progress.initial & no_mask_up_to_here).any())
+    def __call__(self, ids: Tensor, standing: Standing) -> Tensor:
+        """Whether the token stands at the end of a finished beginning, bool []."""
+        no_mask_up_to_here = standing.masked.cumsum(dim=-1) == 0
+        return ((ids == self.token) & standing.initial & no_mask_up_to_here).any()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,7 @@ class AnyStop:
 
     rules: tuple[Stopping, ...]
 
-    def __call__(self, ids: Tensor, progress: Progress) -> bool:
-        """Whether any rule stops."""
-        return any(rule(ids, progress) for rule in self.rules)
+    def __call__(self, ids: Tensor, standing: Standing) -> bool | Tensor:
+        """Whether any rule stops; bool [] if one of them leaves that on the device."""
+        stops: bool | Tensor = reduce(or_, (rule(ids, standing) for rule in self.rules), False)
+        return stops

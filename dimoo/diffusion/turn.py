@@ -1,5 +1,7 @@
 """A span on its way: what is remembered of its steps, and its part in one of them.
 
+Only the start waits for the device. What a step leaves to it is passed on as a `Count`, for the sampler to read.
+
 Axes: L = positions of the span, m = candidates, k = committed now, r = masked again, Br = branches, C = columns.
 """
 
@@ -10,12 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from dimoo.core.device import Count
 from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.history import History
 from dimoo.diffusion.orders import Recalling
-from dimoo.diffusion.progress import Progress
+from dimoo.diffusion.progress import Progress, Standing, flagged, places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,11 +35,13 @@ class Track:
     starts: tuple[int, ...]
     """... and the same as offsets on the host."""
     left: int
-    """How many positions are masked now. It is counted along, so that no step has to wait for the device."""
+    """How many positions are masked now. It is counted along, so that a step need not wait for the device."""
     written: int = 0
     """How many positions were written or masked again since the step before; more, if one was written twice."""
     rounds: int = 0
     """How many were begun after the order's last step."""
+    drawn: int = 0
+    """How many positions the certainty knows of, counted along if there are to be rounds."""
 
     @classmethod
     def start(cls, span: Span, canvas: Canvas) -> Track:
@@ -59,40 +64,39 @@ class Track:
         plan = self.span.plan
         if self.left:
             return self.rounds == 0 and step < plan.steps
-        return self.rounds < plan.remasking.rounds and bool(self.certainty.isfinite().any())
+        return self.rounds < plan.remasking.rounds and self.drawn > 0
 
     def reopened(self, canvas: Canvas) -> tuple[Track, Canvas]:
         """Before a step: where nothing is masked, what the next round predicts anew is masked."""
         if self.left or not self.span.plan.remasking.rounds:
             return self, canvas
-        anew = self.span.positions[self.span.plan.remasking.anew(self.certainty)]
+        anew = self.span.positions[self.span.plan.remasking.anew(self.certainty, self.drawn)]
         count = anew.numel()
         return replace(self, rounds=self.rounds + 1, left=count, written=self.written + count), canvas.mask(anew)
 
-    def stopped(self, canvas: Canvas, step: int) -> tuple[Track, Canvas]:
-        """After a step: filled, if the plan's stopping rule says that it is done."""
-        progress = self.progress(canvas, step)
-        if not self.span.plan.stopping(canvas.ids[self.span.positions], progress):
-            return self, canvas
-        rest = self.span.positions[progress.open]
-        filled = canvas.commit(rest, torch.full_like(rest, self.span.fill))
-        return replace(self, left=0, written=self.written + self.left), filled
-
-    def progress(self, canvas: Canvas, step: int) -> Progress:
-        """How far the span has come at a step."""
-        return Progress(
+    def stops(self, canvas: Canvas, step: int) -> bool | Tensor:
+        """After a step: whether the plan's stopping rule says that the span is done."""
+        span = self.span
+        standing = Standing(
             step=step,
-            steps=self.span.plan.steps,
+            steps=span.plan.steps,
+            initial=self.initial,
+            masked=canvas.masked[span.positions],
+            starts=self.starts,
+        )
+        return span.plan.stopping(canvas.ids[span.positions], standing)
+
+    def turn(self, canvas: Canvas, step: int, generator: Generator) -> Turn:
+        """The span's part in a step."""
+        plan = self.span.plan
+        progress = Progress(
+            step=min(step, plan.steps - 1),
+            steps=plan.steps,
             initial=self.initial,
             masked=canvas.masked[self.span.positions],
             starts=self.starts,
             left=self.left,
         )
-
-    def turn(self, canvas: Canvas, step: int, generator: Generator) -> Turn:
-        """The span's part in a step."""
-        plan = self.span.plan
-        progress = self.progress(canvas, min(step, plan.steps - 1))
         if self.rounds:
             again, candidates = progress.masked.new_empty(0, dtype=torch.int64), progress.open
         else:
@@ -123,6 +127,20 @@ class Turn:
     guidance: Guidance
     """The plan's, at this step: the branches that it does not need now are not computed."""
 
+    def idle(self) -> Outcome:
+        """What comes of it without logits: nothing."""
+        none = self.candidates[:0]
+        return Outcome(
+            track=self.track,
+            positions=none,
+            ids=none,
+            flags=none.bool(),
+            again=none,
+            committed=0,
+            masks=0,
+            drawn=self.track.drawn,
+        )
+
     def taken(self, logits: Tensor, generator: Generator) -> Outcome:
         """What comes of it, by logits [Br, m, C] of the guidance's branches."""
         track, span, plan = self.track, self.track.span, self.track.span.plan
@@ -140,28 +158,32 @@ class Turn:
         else:
             progress = replace(self.progress, drift=history.drift)
             chosen = plan.order.commit(progress, self.candidates, confidence, generator)
-        ids = torch.empty_like(span.positions)
-        ids[self.candidates] = drawn + first
+        flags, committed = flagged(chosen, self.candidates, span.positions.numel())
         certainty = track.certainty
         if plan.remasking.weighs:
-            sure = torch.empty_like(certainty)
-            sure[self.candidates] = Probability()(guided, drawn, generator)
-            certainty = certainty.index_copy(0, chosen, sure[chosen])
-        ids, count = ids[chosen], chosen.numel()
-        # A mask that was drawn leaves its position masked; only where it may be is the device asked.
-        masks = int((ids == self.mask_id).sum()) if span.may_draw(self.mask_id) else 0
+            sure = torch.where(flags, Probability()(guided, drawn, generator), certainty[self.candidates])
+            certainty = certainty.index_copy(0, self.candidates, sure)
+        ids = drawn + first
         return Outcome(
-            track=replace(
-                track,
-                history=history,
-                certainty=certainty,
-                left=track.left - count + masks + self.again.numel(),
-                written=count + self.again.numel(),
-            ),
-            positions=span.positions[chosen],
+            track=replace(track, history=history, certainty=certainty),
+            positions=span.positions[self.candidates],
             ids=ids,
+            flags=flags,
             again=span.positions[self.again],
+            committed=committed,
+            # A mask that was drawn leaves its position masked; only where it may be is the device asked.
+            masks=(flags & (ids == self.mask_id)).sum() if span.may_draw(self.mask_id) else 0,
+            drawn=self._drawn(certainty, committed),
         )
+
+    def _drawn(self, certainty: Tensor, committed: Count) -> Count:
+        """How many positions the certainty knows of after the step."""
+        track, remasking = self.track, self.track.span.plan.remasking
+        if track.rounds or not remasking.rounds or not remasking.weighs:
+            return track.drawn
+        if track.drawn == len(track.starts) - track.left:  # so what is masked has never been drawn
+            return track.drawn + committed
+        return certainty.isfinite().sum()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,9 +191,35 @@ class Outcome:
     """What one span did in one step."""
 
     track: Track
+    """With what is remembered, but not yet counted."""
     positions: Tensor
-    """int64 [k]: canvas positions that are written ..."""
+    """int64 [m]: canvas positions of the candidates ..."""
     ids: Tensor
-    """... int64 [k]: with these."""
+    """... int64 [m]: what was drawn there ..."""
+    flags: Tensor
+    """... bool [m]: and where that is written."""
     again: Tensor
     """int64 [r]: canvas positions that are masked again, none of them written."""
+    committed: Count
+    """k, how many are written ..."""
+    masks: Count
+    """... and how many of them with the mask."""
+    drawn: Count
+    """How many positions the certainty knows of now."""
+
+    @property
+    def counts(self) -> tuple[Count, Count, Count]:
+        """What `counted` wants to know."""
+        return self.committed, self.masks, self.drawn
+
+    def counted(self, committed: int, masks: int, drawn: int, stop: int) -> Track:
+        """The span after the step, all its numbers being known, and whether it stopped."""
+        again = self.again.numel()
+        left, written = self.track.left - committed + masks + again, committed + again
+        if stop:
+            left, written = 0, written + left
+        return replace(self.track, left=left, written=written, drawn=drawn)
+
+    def written(self, committed: int) -> Tensor:
+        """Canvas positions int64 [k] that are written, their number being known."""
+        return self.positions[places(self.flags, committed)]

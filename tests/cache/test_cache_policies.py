@@ -11,7 +11,7 @@ import torch
 from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
-from dimoo.cache.policy import Look, Policy
+from dimoo.cache.policy import Look, Policy, answered
 from dimoo.core.errors import ConfigError
 
 NEVER = Timetable(warmup=0.0, refresh=10**6)
@@ -36,7 +36,7 @@ def look(length: int = 12, **changes: Any) -> Look:
 
 
 def chosen(policy: Policy, **changes: Any) -> list[int] | None:
-    anew = policy.anew(look(**changes))
+    (anew,) = answered([policy.anew(look(**changes))])
     if anew is None:
         return None
     assert anew.dtype == torch.int64
@@ -58,7 +58,7 @@ def test_the_released_timetable() -> None:
     whole = [step for step in range(64) if policy.anew(look(101, step=step)) is None]
     assert whole == [*range(20), 24, 29, 34, 39, 44, 49, 54, 59]
     assert all(policy.timetable.whole(step, 64) == (step in whole) for step in range(64))
-    parts = [policy.anew(look(1001, step=step)) for step in range(64) if step not in whole]
+    parts = answered([policy.anew(look(1001, step=step)) for step in range(64) if step not in whole])
     cost = len(whole) + sum(part.numel() / 1001 for part in parts if part is not None)
     assert cost == pytest.approx(31.6, abs=0.05)
 
@@ -196,7 +196,7 @@ POLICIES: list[Policy] = [
 def test_looks_are_left_as_they_are(policy: Policy) -> None:
     seen = look(changed=at(12, 4, 6))
     before = {name: value.clone() for name, value in vars(seen).items() if isinstance(value, torch.Tensor)}
-    anew = policy.anew(seen)
+    (anew,) = answered([policy.anew(seen)])
     assert anew is not None
     anew.fill_(99)  # nor is what comes of it a part of them
     assert all(torch.equal(value, getattr(seen, name)) for name, value in before.items())

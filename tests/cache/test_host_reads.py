@@ -11,14 +11,28 @@ from typing import Any
 
 import pytest
 import torch
-from cached_rows import MASK, Row, edit, joint, picture, plan, requests_of, start_of, text
+from cached_rows import (
+    Row,
+    assert_same,
+    edit,
+    joint,
+    mixture,
+    partial_policies,
+    picture,
+    plan,
+    requests_of,
+    start_of,
+    text,
+    traces,
+)
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from dimoo.backbone.model import Backbone
 from dimoo.cache.frozen import FrozenContext
-from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.max_logit import MaxLogit, Timetable
+from dimoo.cache.similarity import SimilarityCache
 from dimoo.cache.stored import StoredCache
 from dimoo.core.rng import generator
 from dimoo.denoise import Cache, NoCache
@@ -28,11 +42,12 @@ from dimoo.diffusion.draw import Greedy
 from dimoo.diffusion.guidance import NoGuidance
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, Order, RandomOrder
 from dimoo.diffusion.parallel import KLASS, AdaptiveOrder, Threshold
-from dimoo.diffusion.remasking import Refinement, Remasking, ReMDM
+from dimoo.diffusion.remasking import Refinement
 from dimoo.diffusion.sampler import Query, State, sample
 from dimoo.diffusion.schedules import Cosine, remaining
+from dimoo.diffusion.settled import SettledOrder
 from dimoo.diffusion.spread import HaltonOrder, StratifiedOrder
-from dimoo.diffusion.stopping import StopAtToken
+from dimoo.diffusion.stopping import AnyStop, StopAtToken
 
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
 """Operations of whose result the host must know a value or a shape."""
@@ -165,10 +180,18 @@ def test_nor_does_a_cache_whose_counts_are_known(backbone: Backbone, policy: Any
     assert all(step == [] for step in reads_of(backbone, rows, StoredCache(policy=policy)))
 
 
-def test_a_cache_of_unknown_counts_reads_once_a_branch(backbone: Backbone) -> None:
-    rows = [picture(steps=8)]
-    policy = PaperMaxLogit(share=0.3, timetable=EARLY)
-    assert max(map(len, reads_of(backbone, rows, StoredCache(policy=policy)))) == 2
+CACHES: list[Cache] = [
+    SimilarityCache(share=0.3, prompt_refresh=3, answer_refresh=2),
+    *(StoredCache(policy=policy) for policy in partial_policies()),
+]
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=repr)
+def test_a_cache_reads_once_for_all_rows_and_branches(backbone: Backbone, cache: Cache) -> None:
+    """Also as rows idle, leave and come back, and where guidance begins later."""
+    found = reads_of(backbone, [*mixture(), text(steps=12, length=6, scale=1.0, seed=8)], cache)
+    asks = not (isinstance(cache, StoredCache) and isinstance(cache.policy, FrozenContext))
+    assert max(map(len, found)) == asks
 
 
 @pytest.mark.parametrize("rule", [Threshold(threshold=0.5), KLASS(threshold=0.5, max_drift=1.0, steps=1)], ids=repr)
@@ -188,66 +211,78 @@ def test_a_stopping_rule_reads_once(backbone: Backbone) -> None:
     assert {len(step) for step in reads_of(backbone, [row], NoCache())} == {1}
 
 
-def test_rounds_of_refinement_are_chosen_on_the_host(backbone: Backbone) -> None:
+def test_rounds_of_refinement_read_nothing(backbone: Backbone) -> None:
     row = picture(steps=4)
     own = replace(row.parts[0][2], remasking=Refinement(rounds=2), order=MaskGITOrder(schedule=COSINE))
     row = replace(row, parts=((row.parts[0][0], row.parts[0][1], own),))
-    assert [len(step) > 0 for step in reads_of(backbone, [row], NoCache())] == [False, False, True, True, True]
+    assert reads_of(backbone, [row], NoCache()) == [[]] * 5
 
 
-def taken_back(remasking: Remasking, **changes: Any) -> Row:
-    row = picture(steps=6, size=(3, 3))
-    (positions, columns, own) = row.parts[0]
-    own = replace(own, remasking=remasking, confidence=Probability(), **changes)
-    return replace(row, parts=((positions, columns, own),))
+def restless(*, looks_back: bool) -> list[Row]:
+    """Rows none of whose counts are known beforehand, next to some whose are; they end at different steps."""
+    surely: dict[str, Any] = {"confidence": Probability()}
+    threshold = AdaptiveOrder(rule=Threshold(threshold=0.4))
+    stops = AnyStop(rules=tuple(StopAtToken(token=token) for token in range(12, 20)))
+    rows = [
+        changed(text(steps=9, seed=1), order=AdaptiveOrder(rule=Threshold(threshold=0.3), block=3)),
+        changed(text(steps=9, scale=1.0, seed=2), stopping=stops),
+        changed(text(steps=8, length=8, block=4, seed=3), order=threshold, stopping=stops),
+        changed(picture(steps=5, seed=4), order=threshold, remasking=Refinement(rounds=2, share=0.4), **surely),
+        changed(picture(steps=3, seed=5), remasking=Refinement(rounds=3)),
+        changed(joint(steps=(6, 8), seed=6), order=threshold, **surely),
+        edit(steps=4, seed=7),
+        text(steps=12, length=6, scale=1.0, seed=8),
+    ]
+    if looks_back:
+        settling = SettledOrder(order=MaskGITOrder(schedule=COSINE), max_drift=5.0, steps=1)
+        rows += [
+            changed(picture(steps=6, seed=9), order=settling, **surely),
+            changed(text(steps=9, seed=10), order=AdaptiveOrder(rule=KLASS(threshold=0.2, max_drift=2.0, steps=1))),
+        ]
+    return rows
 
 
-def stopping_at(token: int) -> Row:
-    row = text(steps=9, length=9, seed=3)
-    own = replace(row.parts[0][2], stopping=StopAtToken(token=token))
-    return replace(row, parts=((row.parts[0][0], row.parts[0][1], own),))
+def changed(row: Row, **changes: Any) -> Row:
+    return replace(row, parts=tuple((places, columns, replace(own, **changes)) for places, columns, own in row.parts))
 
 
-def joint_stopping_at(token: int) -> Row:
-    """Words that may end early, and a picture that goes on."""
-    row = joint(steps=(6, 6), seed=3)
-    (positions, columns, own), picture_span = row.parts
-    own = replace(own, stopping=StopAtToken(token=token))
-    return replace(row, parts=((positions, columns, own), picture_span))
+def looks_back(cache: Cache) -> bool:
+    return not (isinstance(cache, StoredCache) and cache.policy.keeps_logits)
 
 
-ROWS = {
-    "plain": lambda: [picture(steps=6), edit(steps=5), text(steps=8, length=8, block=4), joint(steps=(6, 4))],
-    "stop": lambda: [stopping_at(token) for token in range(20)],
-    "taken back": lambda: [taken_back(ReMDM(eta=0.5))],
-    "stop beside a picture": lambda: [joint_stopping_at(token) for token in range(20)],
-    "refined": lambda: [taken_back(Refinement(rounds=2, share=0.3))],
-}
+def drawing_masks(start: Canvas) -> Canvas:
+    """Nothing is forbidden: how many masks were drawn among the committed, the device alone knows."""
+    return replace(start, spans=tuple(replace(span, forbidden=()) for span in start.spans))
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_the_counts_of_a_query_are_those_of_the_canvas(backbone: Backbone, name: str) -> None:
-    rows = ROWS[name]()
-    start, before = start_of(rows), {}
-    denoiser = NoCache().denoiser(backbone, start, requests_of(rows))
-    compared = 0
+@pytest.mark.parametrize("cache", [NoCache(), *CACHES], ids=repr)
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_step_reads_once_for_all_rows_and_its_cache_once(backbone: Backbone, cache: Cache, masks: bool) -> None:
+    rows = restless(looks_back=looks_back(cache))
+    start = drawing_masks(start_of(rows)) if masks else start_of(rows)
+    asking: list[list[str]] = []
+    denoiser = cache.denoiser(backbone, start, requests_of(rows))
 
-    def watched(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
-        nonlocal compared
-        for query in queries:
-            now, offset = canvas.row(query.row).tolist(), sum(canvas.lengths[: query.row])
-            assert query.left == int(canvas.masked[offset : offset + len(now)].sum()) == now.count(MASK)
-            step, seen = before.get(query.row, (None, now))
-            if step == query.step - 1:
-                changed = sum(one != other for one, other in zip(now, seen, strict=True))
-                compared += 1
-                assert query.written >= changed
-                assert query.written == changed or name == "refined"  # there a token comes back as it was
-        before.update({query.row: (query.step, canvas.row(query.row).tolist()) for query in queries})
-        return denoiser(canvas, queries)
+    def apart(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
+        with Reads() as reads:
+            logits = denoiser(canvas, queries)
+        asking.append(reads.found)
+        return logits
 
-    states = list(sample(watched, start, [generator(row.seed) for row in rows]))
-    assert compared >= 5
-    assert states[-1].share_done == 1.0
-    if name.startswith("stop"):
-        assert (states[-1].canvas.ids == 1).any()  # some were filled
+    found = reads_of_each_step(sample(apart, start, [generator(row.seed) for row in rows]))
+    assert len(found) >= 8
+    assert max(map(len, asking)) <= 1
+    # Those of a step have the denoiser's among them.
+    assert {len(step) - len(inner) for step, inner in zip(found, asking[1:], strict=True)} == {1}
+
+
+@pytest.mark.parametrize("cache", [NoCache(), *CACHES], ids=repr)
+def test_rows_that_are_read_together_are_as_alone(backbone: Backbone, cache: Cache) -> None:
+    rows = restless(looks_back=looks_back(cache))
+    start = start_of(rows)
+    together = traces(cache.denoiser(backbone, start, requests_of(rows)), start, rows)
+    assert len({max(step for step, *_ in trace.asked) for trace in together}) >= 4  # they end at different steps
+    for row, trace in zip(rows, together, strict=True):
+        own = start_of([row])
+        (alone,) = traces(cache.denoiser(backbone, own, requests_of([row])), own, [row])
+        assert_same(trace, alone, atol=1e-4)

@@ -88,7 +88,7 @@ def probe_remasking(config):
     certainty = torch.linspace(0, 1, 60)
     progress = Progress.of(step=6, steps=12, initial=initial, masked=masked)
     again = [remasking.again(order, progress, certainty, generator(seed)) for seed in range(4)]
-    return [*again, remasking.anew(certainty), torch.tensor(remasking.rounds)]
+    return [*again, remasking.anew(certainty, 60), torch.tensor(remasking.rounds)]
 
 
 def probe_guidance(config):

@@ -24,7 +24,7 @@ def committed(rule, confidence, *, block=None, **changes):
     """The offsets of a fully masked span that are committed."""
     order, now = AdaptiveOrder(rule=rule, block=block), progress([True] * len(confidence), **changes)
     candidates = order.candidates(now)
-    return order.commit(now, candidates, torch.tensor(confidence)[candidates], generator(0)).tolist()
+    return candidates[order.commit(now, candidates, torch.tensor(confidence)[candidates], generator(0))].tolist()
 
 
 def test_threshold_takes_what_is_at_least_so_sure_and_the_surest():

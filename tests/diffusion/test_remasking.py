@@ -256,6 +256,25 @@ def test_what_an_early_stop_filled_is_left_alone():
     assert seen[-1].canvas.ids.tolist() == [3, 3, STOP, 7, 7, 7, 7, 7]
 
 
+def test_a_place_that_drew_a_mask_counts_once():
+    """The first of four is the surest and becomes a mask, a step later a token; then half of the four are made anew."""
+    own_plan = plan(steps=3, remasking=Refinement(share=0.5))
+    calls = []
+
+    def denoiser(canvas, queries):
+        (query,) = queries
+        logits = torch.zeros(1, query.positions.numel(), 20)
+        for index, position in enumerate(query.positions.tolist()):
+            logits[0, index, MASK if position == 0 and not calls else 3] = 9.0 - position
+        calls.append(query.positions.tolist())
+        return [logits]
+
+    seen = states(canvas_of(own_plan, (MASK,) * 4, TEXT), denoiser=denoiser)
+    assert calls == [[0, 1, 2, 3], [0, 1, 2, 3], [3], [2, 3]]
+    assert [state.committed.tolist() for state in seen] == [[0], [0, 1, 2], [3], [2, 3]]
+    assert seen[-1].canvas.ids.tolist() == [3] * 4
+
+
 def test_the_certainty_is_that_of_the_drawn_token_and_not_its_noisy_rank():
     """Whatever confidence the order goes by."""
     finals = [

@@ -27,7 +27,7 @@ def committed(order, drift, confidence=(0.5, 0.9, 0.5, 0.5)):
     masked = torch.tensor([True, True, True, False])
     now = Progress.of(step=0, steps=4, initial=masked, masked=masked, drift=torch.tensor(drift))
     candidates = order.candidates(now)
-    return order.commit(now, candidates, torch.tensor(confidence)[candidates], generator(0)).tolist()
+    return candidates[order.commit(now, candidates, torch.tensor(confidence)[candidates], generator(0))].tolist()
 
 
 def test_all_at_once_when_all_have_settled():

@@ -42,3 +42,13 @@ def test_null_and_composite():
     assert not stops(*done, AnyStop(rules=()))
     assert not stops(*done, AnyStop(rules=(NoStop(), StopAtToken(token=99))))
     assert stops(*done, AnyStop(rules=(NoStop(), StopAtToken(token=END))))
+
+
+def test_what_the_host_knows_is_a_bool_and_the_rest_stays_on_the_device():
+    done = [1, 2, END, MASK, END], [0, 0, 0, 1, 0]
+    assert stops(*done, AnyStop(rules=(NoStop(), NoStop()))) is False
+    for rule in (StopAtToken(token=END), AnyStop(rules=(NoStop(), StopAtToken(token=99), lambda ids, standing: True))):
+        answer = stops(*done, rule)
+        assert answer.dtype == torch.bool
+        assert answer.shape == ()
+        assert answer

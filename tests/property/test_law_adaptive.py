@@ -87,7 +87,7 @@ def test_every_step_equals_plain_loops_and_none_is_left_after_the_last(rule, blo
         confidence = random_confidence(rule, len(initial), rng)
         candidates = order.candidates(progress)
         kept = masked.clone(), confidence.clone(), progress.drift.clone()
-        chosen = order.commit(progress, candidates, confidence[candidates], rng)
+        chosen = candidates[order.commit(progress, candidates, confidence[candidates], rng)]
         assert all(map(torch.equal, kept, (masked, confidence, progress.drift)))
         assert chosen.tolist() == naive_commit(rule, block, progress, confidence.tolist())
         assert chosen.numel() >= min(candidates.numel(), -(-int(masked.sum()) // (steps - step)))
@@ -115,12 +115,13 @@ def test_ending_early_changes_nothing_until_it_commits_all(inner, back, initial,
         candidates = order.candidates(progress)
         rule = inner.rule if isinstance(inner, AdaptiveOrder) else None
         confidence = random_confidence(rule, len(initial), rng)[candidates]
-        chosen = order.commit(progress, candidates, confidence, rng)
+        chosen = candidates[order.commit(progress, candidates, confidence, rng)]
         settled = all(value < 0.3 for row in progress.drift[:back, candidates].tolist() for value in row) and all(
             value >= -0.5 for value in confidence.tolist()
         )
-        expected = candidates if settled else inner.commit(progress, candidates, confidence, rng)
-        assert torch.equal(chosen, expected)
+        own = inner.commit(progress, candidates, confidence, rng)  # offsets, or flags of the candidates
+        expected = candidates[own] if own.dtype == torch.bool else own
+        assert torch.equal(chosen, candidates if settled else expected)
         masked = masked.clone()
         masked[chosen] = False
     assert not masked.any()
