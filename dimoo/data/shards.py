@@ -29,8 +29,8 @@ from typing_extensions import Self
 
 from dimoo.core.config import StrictConfig
 from dimoo.core.errors import ConfigError, DataError
-from dimoo.data.checking import Progress, sorted_out, unseen
-from dimoo.data.example import Check, Codes, Example, TaskExample, anything, at, settle
+from dimoo.data.checking import Progress, looked_over, unseen
+from dimoo.data.example import BadRow, Check, Codes, Example, TaskExample, anything, at, settle
 
 MANIFEST = "shards.json"
 OF_PART = "[0-9]*-of-[0-9]*.json"
@@ -174,14 +174,16 @@ class ShardSource:
         return ShardSource, (self.path,)
 
     def _look_through(self, check: Check, progress: Progress) -> None:
-        good, bad = sorted_out(
-            range(self.size),
-            lambda index: check(self.example(index)),
-            lambda index: f"{self.path.name}, example {index}",
-            progress,
-        )
+        # Nothing is kept of the good ones: shards may have many.
+        bad = [
+            BadRow(where=f"{self.path.name}, example {index}", reason=str(found))
+            for index, found in enumerate(
+                looked_over(range(self.size), lambda index: check(self.example(index)), progress)
+            )
+            if found is not None
+        ]
         remedy = "mend the rows that they are made of and encode those anew, or change what the reasons name"
-        settle(bad, source=self.path, good=len(good), on_bad="raise", remedy=remedy)
+        settle(bad, source=self.path, good=self.size - len(bad), on_bad="raise", remedy=remedy)
 
 
 class _Part(NamedTuple):

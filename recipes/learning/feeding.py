@@ -115,10 +115,12 @@ def lost_workers() -> Iterator[None]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised for: torch tells of a worker wherever the program is, also where what
-    happens there is caught and said in other words."""
-    while error is not None:
+    """An error and those that it was raised for, each once: torch tells of a worker wherever the program is, also where
+    what happens there is caught and said in other words."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
 
 

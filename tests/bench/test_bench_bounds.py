@@ -77,3 +77,9 @@ def test_the_command(
     assert report["machine"]["threads"] == torch.get_num_threads()
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*PARTS, "uncached", "floor / seconds"))
+
+
+def test_nothing_to_measure_is_said(shape: Shape, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--quick", "--task", "image", "--method", "masked_block"])
+    assert "masked_block makes no image" in capsys.readouterr().err

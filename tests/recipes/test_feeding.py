@@ -220,6 +220,9 @@ def test_a_lost_worker_is_found_behind_what_it_interrupted() -> None:
         raise interrupted
     with pytest.raises(ValueError, match="cannot be logged"), lost_workers():
         raise own
+    own.__cause__.__cause__ = own  # each raised for the other
+    with pytest.raises(ValueError, match="cannot be logged"), lost_workers():
+        raise own
 
 
 def test_the_command_names_a_bad_row_in_one_line(
