@@ -58,11 +58,14 @@ class BlockCache:
         if self.refresh is not None and look.since >= self.refresh:
             return None
         live = look.changed.index_fill(0, look.wanted, True)
-        counts = (*look.window.unbind(), look.wanted[0], look.wanted[-1], live.sum())
+        counts = (*look.window.unbind(), look.wanted[0], look.wanted[-1])
+        if self.scope == "masked":
+            counts = (*counts, live.sum())
         return Asking(counts=counts, then=lambda told: self._placed(live, *told))
 
-    def _placed(self, live: Tensor, start: int, end: int, first: int, last: int, count: int) -> Tensor | None:
-        """Of the block `start` to `end`, when `first` to `last` are wanted; `count` flags of `live` bool [n] hold."""
+    def _placed(self, live: Tensor, start: int, end: int, first: int, last: int, *count: int) -> Tensor | None:
+        """Of the block `start` to `end`, when `first` to `last` are wanted; so many flags of `live` bool [n] hold, if
+        that was asked."""
         # Before it lies what is made again, as in a round of refinement.
         if first < start or last > end:
             return None
@@ -72,6 +75,6 @@ class BlockCache:
             case "block":
                 return torch.arange(start, end + 1, device=live.device)
             case "masked":
-                return places(live, count)
+                return places(live, *count)
             case _:
                 assert_never(self.scope)

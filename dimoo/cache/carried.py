@@ -15,6 +15,7 @@ from typing_extensions import Self
 from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.rope import Rotation
 from dimoo.cache.segments import Name
+from dimoo.core.device import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Choice:
     def of(cls, segment: Tensor, bounds: Sequence[int], counts: Sequence[int], keys: tuple[int, ...]) -> Self:
         """Take `counts` of the segments that begin at `bounds`, over all their keys."""
         pieces = [torch.arange(bound, bound + count) for bound, count in zip(bounds, counts, strict=True)]
-        places = torch.cat(pieces).to(segment.device)
+        places = sent(torch.cat(pieces), segment.device)
         layout = PackedLayout(positions=torch.zeros_like(places), query_lengths=tuple(counts), key_lengths=keys)
         return cls(segment=segment, places=places, layout=layout)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from dimoo.core.device import sent
 from dimoo.denoise.pack import Branches, Pack, pack
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.sampler import Query
@@ -80,7 +81,7 @@ class Arrangement:
         kept = [name for name in self.names if name in before.ranges]
         device = self.packed.template.device
         old, new = (
-            torch.cat([torch.arange(0), *(torch.arange(*ranges[name]) for name in kept)]).to(device)
+            sent(torch.cat([torch.arange(0), *(torch.arange(*ranges[name]) for name in kept)]), device)
             for ranges in (before.ranges, self.ranges)
         )
         return old, new

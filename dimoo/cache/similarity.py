@@ -28,6 +28,7 @@ from dimoo.cache.needs import as_backbone, check_bound, check_room
 from dimoo.cache.segments import Arrangement, Name, wanted_by
 from dimoo.cache.size import CacheSize
 from dimoo.cache.store import KeyValueStore, OutputStore
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 from dimoo.denoise.pack import Branches
 from dimoo.denoise.predictor import MaskPredictor
@@ -161,7 +162,7 @@ class SimilarityDenoiser:
         bounds = [0, *accumulate(lengths)][:-1]
         live = torch.cat([torch.arange(part.start, part.stop, device=stream.device) for part in parts])
         slots = arranged.slots[live]
-        segment = torch.arange(len(parts)).repeat_interleave(torch.tensor(lengths)).to(live.device)
+        segment = sent(torch.arange(len(parts)).repeat_interleave(torch.tensor(lengths)), live.device)
         forced = (slots == arranged.canvases) | (stream[live] != self._seen[live])
         counts = lengths if all(part.whole for part in parts) else self._counts(parts, segment, forced)
         positions = arranged.packed.layout.positions[live]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dimoo.backbone.layout import PackedLayout
+from dimoo.core.device import sent
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.canvas import Canvas
 
@@ -78,7 +79,7 @@ def pack(canvas: Canvas, requests: Requests, wanted: Sequence[tuple[int, str]]) 
                 f"request {row} has no branch {name!r} for its guidance; it has {', '.join(requests[row])}"
             )
         branch = requests[row][name]
-        first, length, context = starts[row], canvas.lengths[row], branch.context.to(device)
+        first, length, context = starts[row], canvas.lengths[row], sent(branch.context, device)
         pieces += [context, canvas.ids.new_full((length,), canvas.mask_id)]
         source = torch.arange(first, first + length, device=device)
         given = ~canvas.masked[first : first + length]

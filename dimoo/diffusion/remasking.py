@@ -1,7 +1,8 @@
 """Taking tokens back: what was committed is masked again and predicted anew, now that more is known around it.
 
 Axes: L = positions of one span, r = positions masked again. A position's certainty is softmax(guided logits)[token]
-when its token was drawn, and inf where none was. Given tokens are never taken back.
+when its token was drawn, and inf where there is no drawn one: of what is given, masked or filled. Given tokens are
+never taken back.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Remasking(Protocol):
         progress is asked for and the certainty is float [L]."""
 
     def anew(self, certainty: Tensor, drawn: int) -> Tensor:
-        """Offsets int64 [r] to predict in a round, when nothing is masked; the certainty is float [L], `drawn` of it
-        finite."""
+        """Offsets int64 [r] to predict in a round, when nothing is masked; the certainty is float [L]. `drawn`
+        positions, at least one, hold a token that was drawn; the others were given, or filled by an early stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,8 @@ class Refinement:
 
     A round takes back ceil(share N) of the N tokens that were drawn, those of the lowest probability when they were
     drawn last, and commits what it predicts in their place (LaViDa-O, arXiv 2509.19244, has such a refinement).
-    Guidance is that of the order's last step. What an early stop filled is left alone.
+    Guidance is that of the order's last step, also where an order was done before. What an early stop filled is left
+    alone.
 
     Raises:
         ConfigError: there is no round, or the share is not in (0, 1].

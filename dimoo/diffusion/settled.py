@@ -21,7 +21,7 @@ class SettledOrder:
 
     Settled: KL(p_t || p_t-1) < `max_drift` nats in each of the last `steps` steps, and the confidence, on whatever
     scale the plan's is, at least `least_confidence`, if that is given. In blocks the candidates are a block, so that
-    each ends for itself.
+    each ends for itself. The inner order is asked at every step, and so draws, if it does, also where all is committed.
 
     Raises:
         ConfigError: a value is out of range, or the inner order predicts no position twice.
@@ -59,7 +59,7 @@ class SettledOrder:
         return self.order.candidates(progress)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
-        """Flags of all, or of what the inner order says, which is asked (and draws) either way."""
+        """Flags of all, or of what the inner order says, which is asked either way."""
         settled = (progress.drift[: self.steps, candidates] < self.max_drift).all()
         if self.least_confidence is not None:
             settled &= (confidence >= self.least_confidence).all()

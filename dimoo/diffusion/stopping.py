@@ -7,8 +7,12 @@ from functools import reduce
 from operator import or_
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from dimoo.core.device import sent
+from dimoo.core.errors import ConfigError
 from dimoo.diffusion.progress import Standing
 
 
@@ -18,9 +22,23 @@ class Stopping(Protocol):
     def __call__(self, ids: Tensor, standing: Standing) -> bool | Tensor:
         """Whether to stop, given the span's ids int64 [L] and where it stands after the step's commits.
 
-        What follows from them is best left on the device, as a tensor bool []: the sampler reads it, once a step for
-        all rows together. A bool is for what the host knows.
+        What follows from them is best left on the device, as a tensor of one element: the sampler reads it, once a step
+        for all rows together. A bool is for what the host knows.
         """
+
+
+def said(rule: Stopping, ids: Tensor, standing: Standing) -> bool | Tensor:
+    """What a rule says: a bool, or bool [] on the device of the ids.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    answer = rule(ids, standing)
+    if isinstance(answer, Tensor) and answer.numel() == 1:
+        return sent(answer, ids.device, torch.bool).reshape(())
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    raise ConfigError(f"{rule} said {answer!r} of a span; a stopping rule says a bool, or a tensor of one element")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,5 +74,5 @@ class AnyStop:
 
     def __call__(self, ids: Tensor, standing: Standing) -> bool | Tensor:
         """Whether any rule stops; bool [] if one of them leaves that on the device."""
-        stops: bool | Tensor = reduce(or_, (rule(ids, standing) for rule in self.rules), False)
+        stops: bool | Tensor = reduce(or_, (said(rule, ids, standing) for rule in self.rules), False)
         return stops

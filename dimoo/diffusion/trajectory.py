@@ -64,7 +64,11 @@ class Trajectory:
 
 
 class Recorder:
-    """The states of a run, passed on and recorded; `trajectory` is what was recorded so far."""
+    """The states of a run, passed on and recorded; `trajectory` is what was recorded so far.
+
+    A step takes nothing to the host: its ids are kept where they are, 8 bytes a canvas token, until the trajectory is
+    asked for.
+    """
 
     def __init__(self, states: Iterator[State], start: Canvas) -> None:
         """Args:
@@ -72,12 +76,19 @@ class Recorder:
         start: the canvas before the first step.
         """
         self._states, self._start = states, start
-        self._last = start.ids.cpu()
+        self._last, self._unread = start.ids, list[tuple[Tensor, Tensor]]()
         self._steps, self._moves = 0, list[Move]()
 
     @property
     def trajectory(self) -> Trajectory:
         """From the start to the last state that was taken."""
+        for ids, drawn in ((ids.cpu(), drawn.cpu()) for ids, drawn in self._unread):
+            others = ids != self._last.cpu()
+            others[drawn] = False
+            positions = torch.cat([drawn, others.nonzero().squeeze(1)])
+            self._moves.append(Move(positions=positions, ids=ids[positions], drawn=drawn.numel()))
+            self._last = ids
+        self._unread.clear()
         return Trajectory(
             ids=self._start.ids.cpu().clone(),
             lengths=self._start.lengths,
@@ -93,12 +104,8 @@ class Recorder:
     def __next__(self) -> State:
         """Take a step and record it."""
         state = next(self._states)
-        ids, drawn = state.canvas.ids.cpu(), state.committed.cpu()
-        others = ids != self._last
-        others[drawn] = False
-        positions = torch.cat([drawn, others.nonzero().squeeze(1)])
-        self._moves.append(Move(positions=positions, ids=ids[positions], drawn=drawn.numel()))
-        self._last, self._steps = ids, state.steps
+        self._unread.append((state.canvas.ids, state.committed))
+        self._steps = state.steps
         return state
 
 

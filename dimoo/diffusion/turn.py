@@ -19,6 +19,7 @@ from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.history import History
 from dimoo.diffusion.orders import Recalling
 from dimoo.diffusion.progress import Progress, Standing, flagged, places
+from dimoo.diffusion.stopping import said
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +29,8 @@ class Track:
     span: Span
     history: History
     certainty: Tensor
-    """float [L]: the probability of each token when it was drawn, inf where none was, and everywhere if the remasking
-    does not look at it."""
+    """float [L]: the probability of each token when it was drawn, inf where there is no drawn one, and everywhere if
+    the remasking does not look at it."""
     initial: Tensor
     """bool [L]: masked at the start ..."""
     starts: tuple[int, ...]
@@ -40,8 +41,8 @@ class Track:
     """How many positions were written or masked again since the step before; more, if one was written twice."""
     rounds: int = 0
     """How many were begun after the order's last step."""
-    drawn: int = 0
-    """How many positions the certainty knows of, counted along if there are to be rounds."""
+    filled: int = 0
+    """How many positions an early stop has filled."""
 
     @classmethod
     def start(cls, span: Span, canvas: Canvas) -> Track:
@@ -59,6 +60,11 @@ class Track:
             left=len(starts),
         )
 
+    @property
+    def drawn(self) -> int:
+        """When nothing is masked: how many positions hold a token that was drawn, and not given or filled."""
+        return len(self.starts) - self.filled
+
     def goes_on(self, step: int) -> bool:
         """Whether the span takes part in a step: in the order's while it has masks, then in the rounds."""
         plan = self.span.plan
@@ -75,22 +81,26 @@ class Track:
         return replace(self, rounds=self.rounds + 1, left=count, written=self.written + count), canvas.mask(anew)
 
     def stops(self, canvas: Canvas, step: int) -> bool | Tensor:
-        """After a step: whether the plan's stopping rule says that the span is done."""
+        """After a step: whether the plan's stopping rule says that the span is done.
+
+        Raises:
+            ConfigError: it says neither yes nor no.
+        """
         span = self.span
         standing = Standing(
-            step=step,
+            step=self._of_order(step),
             steps=span.plan.steps,
             initial=self.initial,
             masked=canvas.masked[span.positions],
             starts=self.starts,
         )
-        return span.plan.stopping(canvas.ids[span.positions], standing)
+        return said(span.plan.stopping, canvas.ids[span.positions], standing)
 
     def turn(self, canvas: Canvas, step: int, generator: Generator) -> Turn:
         """The span's part in a step."""
         plan = self.span.plan
         progress = Progress(
-            step=min(step, plan.steps - 1),
+            step=self._of_order(step),
             steps=plan.steps,
             initial=self.initial,
             masked=canvas.masked[self.span.positions],
@@ -111,6 +121,10 @@ class Track:
             mask_id=canvas.mask_id,
             guidance=plan.guidance.at(progress.step, plan.steps),
         )
+
+    def _of_order(self, step: int) -> int:
+        """The order's step: rounds are taken as its last, also where it was done before."""
+        return self.span.plan.steps - 1 if self.rounds else step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,10 +149,10 @@ class Turn:
             positions=none,
             ids=none,
             flags=none.bool(),
+            chosen=none,
             again=none,
             committed=0,
             masks=0,
-            drawn=self.track.drawn,
         )
 
     def taken(self, logits: Tensor, generator: Generator) -> Outcome:
@@ -159,31 +173,24 @@ class Turn:
             progress = replace(self.progress, drift=history.drift)
             chosen = plan.order.commit(progress, self.candidates, confidence, generator)
         flags, committed = flagged(chosen, self.candidates, span.positions.numel())
+        ids = drawn + first
         certainty = track.certainty
         if plan.remasking.weighs:
-            sure = torch.where(flags, Probability()(guided, drawn, generator), certainty[self.candidates])
-            certainty = certainty.index_copy(0, self.candidates, sure)
-        ids = drawn + first
+            # inf for all that is masked after the step: where a stop fills, it then stands for that.
+            token = flags & (ids != self.mask_id)
+            sure = torch.where(token, Probability()(guided, drawn, generator), torch.inf)
+            certainty = certainty.index_copy(0, self.candidates, sure).index_fill(0, self.again, torch.inf)
         return Outcome(
             track=replace(track, history=history, certainty=certainty),
             positions=span.positions[self.candidates],
             ids=ids,
             flags=flags,
+            chosen=chosen if chosen.dtype == torch.bool else span.positions[chosen],
             again=span.positions[self.again],
             committed=committed,
             # A mask that was drawn leaves its position masked; only where it may be is the device asked.
             masks=(flags & (ids == self.mask_id)).sum() if span.may_draw(self.mask_id) else 0,
-            drawn=self._drawn(certainty, committed),
         )
-
-    def _drawn(self, certainty: Tensor, committed: Count) -> Count:
-        """How many positions the certainty knows of after the step."""
-        track, remasking = self.track, self.track.span.plan.remasking
-        if track.rounds or not remasking.rounds or not remasking.weighs:
-            return track.drawn
-        if track.drawn == len(track.starts) - track.left:  # so what is masked has never been drawn
-            return track.drawn + committed
-        return certainty.isfinite().sum()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,28 +205,29 @@ class Outcome:
     """... int64 [m]: what was drawn there ..."""
     flags: Tensor
     """... bool [m]: and where that is written."""
+    chosen: Tensor
+    """The same flags if the order gave flags; if it gave offsets, the canvas positions int64 [k] of those."""
     again: Tensor
     """int64 [r]: canvas positions that are masked again, none of them written."""
     committed: Count
     """k, how many are written ..."""
     masks: Count
     """... and how many of them with the mask."""
-    drawn: Count
-    """How many positions the certainty knows of now."""
 
     @property
-    def counts(self) -> tuple[Count, Count, Count]:
+    def counts(self) -> tuple[Count, Count]:
         """What `counted` wants to know."""
-        return self.committed, self.masks, self.drawn
+        return self.committed, self.masks
 
-    def counted(self, committed: int, masks: int, drawn: int, stop: int) -> Track:
+    def counted(self, committed: int, masks: int, stop: int) -> Track:
         """The span after the step, all its numbers being known, and whether it stopped."""
-        again = self.again.numel()
-        left, written = self.track.left - committed + masks + again, committed + again
-        if stop:
-            left, written = 0, written + left
-        return replace(self.track, left=left, written=written, drawn=drawn)
+        track, again = self.track, self.again.numel()
+        left = track.left - committed + masks + again
+        filled = left if stop else 0
+        return replace(track, left=left - filled, written=committed + again + filled, filled=track.filled + filled)
 
     def written(self, committed: int) -> Tensor:
         """Canvas positions int64 [k] that are written, their number being known."""
-        return self.positions[places(self.flags, committed)]
+        if self.chosen.dtype == torch.bool:
+            return self.positions[places(self.chosen, committed)]
+        return self.chosen

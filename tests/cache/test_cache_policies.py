@@ -11,7 +11,7 @@ import torch
 from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
-from dimoo.cache.policy import Look, Policy, answered
+from dimoo.cache.policy import Asking, Look, Policy, answered
 from dimoo.core.errors import ConfigError
 
 NEVER = Timetable(warmup=0.0, refresh=10**6)
@@ -172,6 +172,13 @@ def test_what_lies_outside_the_block_makes_all_be_computed(scope: Any) -> None:
             chosen(BlockCache(scope=scope), length=20, window=torch.tensor([6, 9]), wanted=torch.tensor(wanted))
             is not None
         )
+
+
+@pytest.mark.parametrize(("scope", "count"), [("suffix", 4), ("block", 4), ("masked", 5)])
+def test_a_block_asks_only_for_what_its_scope_needs(scope: Any, count: int) -> None:
+    asking = BlockCache(scope=scope).anew(look())
+    assert isinstance(asking, Asking)
+    assert len(asking.counts) == count
 
 
 @pytest.mark.parametrize("policy", [BlockCache(refresh=3), FrozenContext(refresh=3)], ids=repr)

@@ -1,18 +1,23 @@
 """Orders and stopping rules of one's own: what they say on the host and on the device comes to the same."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from sampler_oracle import MASK, TEXT, FakeDenoiser
 
+from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.diffusion.canvas import Canvas, Plan, Span
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.draw import Greedy
 from dimoo.diffusion.guidance import NoGuidance
+from dimoo.diffusion.remasking import Refinement
 from dimoo.diffusion.sampler import sample
 from dimoo.diffusion.settled import SettledOrder
+from dimoo.diffusion.stopping import AnyStop, NoStop, said
 
 LENGTH, STEPS = 10, 6
 
@@ -46,7 +51,20 @@ class Enough:
         return bool(done) if self.host else done
 
 
-def states(rows):
+@dataclass(frozen=True)
+class Says:
+    """Stops after the step that says so, in its own words."""
+
+    words: Callable[[bool], object]
+    step: int = 1
+    seen: list = field(default_factory=list)
+
+    def __call__(self, ids, standing):
+        self.seen.append((standing.step, standing.steps))
+        return self.words(standing.step == self.step)
+
+
+def states(rows, **changes):
     """Of rows (order, stopping)."""
     spans = tuple(
         Span(
@@ -60,6 +78,7 @@ def states(rows):
                 confidence=Probability(),
                 guidance=NoGuidance(),
                 stopping=stopping,
+                **changes,
             ),
             forbidden=(MASK,),
             fill=row,
@@ -91,3 +110,44 @@ def test_host_and_device_say_the_same(wrapped):
             assert torch.equal(one.canvas.ids, other.canvas.ids)
             assert torch.equal(one.committed, other.committed)
             assert one.share_done == other.share_done
+
+
+WORDS = {
+    "bool": bool,
+    "numpy": np.bool_,
+    "tensor": torch.tensor,
+    "one element": lambda stop: torch.tensor([[stop]]),
+    "number": lambda stop: torch.tensor(3 * stop),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("together", [False, True])
+def test_a_rule_may_say_it_in_several_ways(words, together):
+    rule = Says(WORDS[words])
+    rule = AnyStop(rules=(NoStop(), rule, Says(torch.tensor, step=99))) if together else rule
+    seen = states([(Sure(flags=False), NoStop()), (Sure(flags=False), rule)])
+    lefts = [state.canvas.masked.view(2, LENGTH).sum(dim=1).tolist() for state in seen]
+    assert lefts == [[4, 4], [1, 0], [0, 0]]
+    assert int((seen[1].committed >= LENGTH).sum()) == 3  # so the fourth was filled
+
+
+def test_what_a_rule_says_stays_with_the_canvas():
+    """A tensor of one's own device is sent to where the flags are."""
+    ids, standing = torch.zeros(3, device="meta", dtype=torch.int64), None
+    answer = said(lambda ids, standing: torch.tensor([1]), ids, standing)
+    assert (answer.device.type, answer.dtype, answer.shape) == ("meta", torch.bool, ())
+
+
+@pytest.mark.parametrize("words", [lambda stop: None, lambda stop: "no", lambda stop: torch.zeros(2)])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_rule_that_says_neither_yes_nor_no_is_named(words, together):
+    rule = Says(words)
+    with pytest.raises(ConfigError, match=r"Says.* said .*a stopping rule says a bool, or a tensor of one element"):
+        states([(Sure(flags=True), AnyStop(rules=(rule,)) if together else rule)])
+
+
+def test_rounds_stand_at_the_last_step():
+    rule = Says(bool, step=99)
+    states([(Sure(flags=True), rule)], remasking=Refinement(rounds=2))
+    assert rule.seen == [(step, STEPS) for step in (0, 1, 2, 5, 5)]

@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -222,6 +222,14 @@ def test_rounds_are_guided_as_the_last_step():
         assert [len(queries[0].branches) for queries in denoiser.asked[-2:]] == [branches] * 2
 
 
+def test_they_are_so_also_where_the_order_was_done_before():
+    """All is sure at once, in the first of ten steps; guidance begins in the ninth."""
+    late = Interval(guidance=ClassifierFree(scale=1.0), start=0.8, stop=1.0)
+    order, denoiser = AdaptiveOrder(rule=Threshold(threshold=0.0)), FakeDenoiser()
+    states(canvas_of(plan(order, 10, guidance=late, remasking=Refinement(rounds=2))), denoiser=denoiser)
+    assert [(query.step, len(query.branches)) for (query,) in denoiser.asked] == [(0, 1), (1, 2), (2, 2)]
+
+
 def test_rows_are_refined_when_they_are_done():
     """One row ends early and is refined while the other is still made."""
     spans = tuple(
@@ -241,19 +249,78 @@ def test_rows_are_refined_when_they_are_done():
     assert not seen[-1].canvas.masked.any()
 
 
-def test_what_an_early_stop_filled_is_left_alone():
-    own_plan = plan(BlockOrder(block=1), 8, stopping=StopAtToken(token=STOP), remasking=Refinement(share=1.0))
+@pytest.mark.parametrize("block", [1, 8])
+def test_what_an_early_stop_filled_is_left_alone(block):
+    """Also if it was predicted, and was less sure than what was drawn."""
+    own_plan = plan(BlockOrder(block=block), 8, stopping=StopAtToken(token=STOP), remasking=Refinement(share=1.0))
 
     def denoiser(canvas, queries):
         (query,) = queries
         logits = torch.zeros(1, query.positions.numel(), 20)
         for index, position in enumerate(query.positions.tolist()):
-            logits[0, index, STOP if position == 2 else 3] = 5.0
+            logits[0, index, STOP if position == 2 else 3] = 5.0 - 0.1 * position
         return [logits]
 
     seen = states(canvas_of(own_plan, (MASK,) * 8, TEXT, forbidden=(MASK,), fill=7), denoiser=denoiser)
     assert [state.committed.tolist() for state in seen] == [[0], [1], [2], [0, 1, 2]]
     assert seen[-1].canvas.ids.tolist() == [3, 3, STOP, 7, 7, 7, 7, 7]
+
+
+def test_a_filled_place_that_had_drawn_a_mask_is_left_alone():
+    own_plan = plan(BlockOrder(block=4), 2, stopping=StopAtToken(token=STOP), remasking=Refinement(share=1.0))
+
+    def denoiser(canvas, queries):
+        (query,) = queries
+        logits = torch.zeros(1, query.positions.numel(), 20)
+        for index, position in enumerate(query.positions.tolist()):
+            logits[0, index, (STOP, MASK, 3, 3)[position]] = 9.0 - position
+        return [logits]
+
+    seen = states(canvas_of(own_plan, (MASK,) * 4, TEXT, fill=7), denoiser=denoiser)
+    assert [state.committed.tolist() for state in seen] == [[0, 1], [0]]
+    assert [state.canvas.ids.tolist() for state in seen] == [[STOP, 7, 7, 7]] * 2
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Takes the first two back in the third step and makes all anew in the end; notes the certainty."""
+
+    weighs: bool
+    seen: list = field(default_factory=list)
+    rounds: int = 1
+
+    def validate(self, order):
+        pass
+
+    def again(self, order, progress, certainty, generator):
+        self.seen.append((progress.masked, certainty))
+        return torch.arange(1, 3 if progress.step == 2 else 1)
+
+    def anew(self, certainty, drawn):
+        self.seen.append((torch.zeros_like(certainty, dtype=torch.bool), certainty))
+        return torch.arange(1, 1 + drawn)
+
+
+@pytest.mark.parametrize("weighs", [False, True])
+def test_a_certainty_is_that_of_a_drawn_token_that_stands_there(weighs):
+    class ReadingOrder:
+        def validate(self, length, steps):
+            pass
+
+        def candidates(self, progress):
+            return progress.open
+
+        def commit(self, progress, candidates, confidence, generator):
+            return candidates[: 4 if progress.step + 1 < progress.steps else None]
+
+    remasking = Watched(weighs)
+    seen = states(canvas_of(plan(ReadingOrder(), remasking=remasking), [25, *[MASK] * 12, 26]))
+    assert seen[-1].committed.tolist() == list(range(1, 13))
+    assert [int(masked.sum()) for masked, _ in remasking.seen] == [12, 8, 4, 2, 0]
+    for masked, certainty in remasking.seen:
+        drawn = ~masked
+        drawn[[0, -1]] = False  # given
+        assert torch.equal(certainty.isfinite(), drawn & weighs)
 
 
 def test_a_place_that_drew_a_mask_counts_once():

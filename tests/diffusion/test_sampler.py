@@ -138,6 +138,14 @@ def test_commit_counts(total, steps, counts):
     assert sorted(written.tolist()) == list(range(total))
 
 
+def test_offsets_that_an_order_names_are_not_looked_for(monkeypatch):
+    """Among the candidates, that is by a sort, are only flags."""
+    canvas = canvas_of([[MASK] * 12], [span(0, list(range(12)), CODES, plan(3))])
+    wanted = [state.committed.tolist() for state in states(canvas, (0,))]
+    monkeypatch.setattr("dimoo.diffusion.turn.places", None)
+    assert [state.committed.tolist() for state in states(canvas, (0,))] == wanted
+
+
 def test_share_done_counts_what_was_masked_at_the_start():
     total = 12 + 6 + 4 + 9 - 2 - 3  # masked positions of `mixed`
     canvas = mixed(False)

@@ -186,6 +186,15 @@ def test_recording_and_replaying_change_neither_the_run_nor_the_record():
     assert all(torch.equal(state.canvas.ids, ids) for state, ids in zip(states, kept, strict=True))
 
 
+def test_a_record_so_far_is_a_beginning_of_the_record():
+    start, states = run_states(1)
+    recorder = Recorder(iter(states), start)
+    early = [recorder.trajectory, *(recorder.trajectory for _ in recorder)]
+    for count, trajectory in enumerate(early):
+        assert_same(replay(trajectory), states[:count])
+    assert_same(replay(recorder.trajectory), states)
+
+
 # Files
 
 
