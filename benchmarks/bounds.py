@@ -66,7 +66,7 @@ class Bound:
 
     @property
     def share(self) -> float:
-        """Of the seconds that the machine needs at least."""
+        """The part of the seconds that the products alone would take."""
         return self.floor / self.seconds
 
 

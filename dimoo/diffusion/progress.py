@@ -88,7 +88,7 @@ def places(flags: Tensor, count: int) -> Tensor:
 
 
 def flagged(chosen: Tensor, candidates: Tensor, length: int) -> tuple[Tensor, Count]:
-    """A choice among candidates int64 [m] of a span of `length`: flags bool [m] of them, and how many it are.
+    """A choice among candidates int64 [m] of a span of `length`: flags bool [m] of them, and their number.
 
     It is given as offsets int64 [k] or as such flags; of flags the device alone knows how many hold.
     """
