@@ -23,7 +23,7 @@ from dimoo.tasks.assemble import load
 from dimoo.version import __version__
 from dimoo.weights.hub import resolve
 
-COUNT, QUICK_COUNT = 200, 30
+COUNT, QUICK_COUNT = 100, 30
 """Requests that a quality is of."""
 COMPARED, QUICK_COMPARED = 32, 4
 """Requests that a divergence is of."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
-from dimoo.cache.policy import Answer, Asking, Look
+from dimoo.cache.policy import Look
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.progress import places
 
@@ -29,8 +29,8 @@ class BlockCache:
     - "masked": what is still masked in it or was committed in the step before. A token is stored one step after it was
       committed, as in dKV-Cache (arXiv 2505.15781).
 
-    A picture, whose order knows no blocks, is one block. `refresh` computes everything again after so many steps also
-    within a block; None: never.
+    A picture, whose order knows no blocks, is one block, and so is a text once tokens of it are masked again.
+    `refresh` computes everything again after so many steps also within a block; None: never.
 
     Raises:
         ConfigError: a value is out of range.
@@ -53,28 +53,21 @@ class BlockCache:
         del step, steps
         return False
 
-    def anew(self, look: Look) -> Answer:
-        """The block, or what its scope leaves of it; it is asked where that lies."""
+    def anew(self, look: Look) -> Tensor | None:
+        """The block, or what its scope leaves of it."""
+        (start, end), device = look.window, look.changed.device
         if self.refresh is not None and look.since >= self.refresh:
             return None
-        live = look.changed.index_fill(0, look.wanted, True)
-        counts = (*look.window.unbind(), look.wanted[0], look.wanted[-1])
-        if self.scope == "masked":
-            counts = (*counts, live.sum())
-        return Asking(counts=counts, then=lambda told: self._placed(live, *told))
-
-    def _placed(self, live: Tensor, start: int, end: int, first: int, last: int, *count: int) -> Tensor | None:
-        """Of the block `start` to `end`, when `first` to `last` are wanted; so many flags of `live` bool [n] hold, if
-        that was asked."""
-        # Before it lies what is made again, as in a round of refinement.
-        if first < start or last > end:
+        if look.within[0] < start or look.within[1] > end:
             return None
         match self.scope:
             case "suffix":
-                return torch.arange(start, live.numel(), device=live.device)
+                return torch.arange(start, look.changed.numel(), device=device)
             case "block":
-                return torch.arange(start, end + 1, device=live.device)
+                return torch.arange(start, end + 1, device=device)
             case "masked":
-                return places(live, *count)
+                # Nothing that is wanted was written, unless its mask came back: then others are computed as well.
+                live = look.changed.index_fill(0, look.wanted, True)
+                return places(live, look.wanted.numel() + look.written).sort().values
             case _:
                 assert_never(self.scope)

@@ -9,8 +9,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from dimoo.cache.policy import Answer, Asking, Look
+from dimoo.cache.policy import Look
+from dimoo.core.device import Count
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.progress import places
 
@@ -65,13 +67,20 @@ class PaperMaxLogit:
         """Before every step that computes a part: the quantile is over all positions."""
         return step + 1 < steps and not self.timetable.whole(step + 1, steps)
 
-    def anew(self, look: Look) -> Answer:
-        """Those at or below the quantile; how many depends on ties, and is asked for."""
-        if self.timetable.whole(look.step, look.steps):
+    def ahead(self, step: int, steps: int, peaks: Tensor) -> tuple[Count, ...]:
+        """Before a step that computes a part: how many lie at or below the quantile, which depends on ties."""
+        return (self._low(peaks).sum(),) if self.surveys(step, steps) else ()
+
+    def anew(self, look: Look) -> Tensor | None:
+        """Those at or below the quantile; all, where a part was not foreseen, as the row's plan has changed."""
+        if not look.told or self.timetable.whole(look.step, look.steps):
             return None
-        seen = look.peaks.masked_fill(look.peaks == -torch.inf, torch.nan)
-        low = look.peaks <= seen.nanquantile(self.share)
-        return Asking(counts=(low.sum(),), then=lambda counts: places(low, *counts))
+        return places(self._low(look.peaks), *look.told)
+
+    def _low(self, peaks: Tensor) -> Tensor:
+        """bool [n]"""
+        seen = peaks.masked_fill(peaks == -torch.inf, torch.nan)
+        return peaks <= seen.nanquantile(self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +94,7 @@ class MaxLogit:
 
     `fixed` computes the same number of positions at every such step, ceil(share c) of the c on the canvas (more only if
     more were committed), so that shapes stay the same: what was committed, then the least certain. Counts are known on
-    the host, and of a picture nothing is read from the device.
+    the host, and nothing is read from the device.
 
     Raises:
         ConfigError: a value is out of range.
@@ -108,24 +117,19 @@ class MaxLogit:
         del step, steps
         return False
 
-    def anew(self, look: Look) -> Answer:
-        """The committed ones, then the least certain of the wanted; of a text it is asked how many nobody looked at."""
+    def anew(self, look: Look) -> Tensor | None:
+        """The committed ones, then the least certain of the wanted."""
         if self.timetable.whole(look.step, look.steps):
             return None
         peaks = look.peaks[look.wanted]
         certain = torch.full_like(look.peaks, torch.inf).index_copy(0, look.wanted, peaks)
         first = certain.masked_fill(look.changed, -torch.inf).argsort(stable=True)
-        if look.surveyed:
-            return first[: self._count(look, unseen=0)].sort().values
-        return Asking(
-            counts=((peaks == -torch.inf).sum(),),
-            then=lambda counts: first[: self._count(look, *counts)].sort().values,
-        )
+        return first[: self._count(look)].sort().values
 
-    def _count(self, look: Look, unseen: int) -> int:
+    def _count(self, look: Look) -> int:
         if self.fixed:
-            return max(math.ceil(self.share * (len(look.changed) - look.context)), look.written + unseen)
-        return look.written + max(math.ceil(self.share * look.wanted.numel()), unseen)
+            return max(math.ceil(self.share * (len(look.changed) - look.context)), look.written + look.unseen)
+        return look.written + max(math.ceil(self.share * look.wanted.numel()), look.unseen)
 
 
 def _check_share(share: float) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimoo.cache.segments import Name
+from dimoo.cache.segments import Bounds, Name
+from dimoo.core.device import Count
+from dimoo.diffusion.sampler import Query
 
 NOWHERE = -(2**62)
 
@@ -24,16 +26,23 @@ class Segment:
     """int64 [n]: the tokens as they were computed."""
     peaks: Tensor
     """float [n]"""
-    window: Tensor
-    """int64 [2]: the edges of what was wanted when all of it was computed last ..."""
-    masked: int | None
-    """... how many positions were masked then, None if some of them were not wanted ..."""
+    window: Bounds
+    """What `Part.within` was when all of it was computed last ..."""
     step: int
     """At which it was asked for last."""
     since: int = 0
-    """... how many steps ago ..."""
-    written: int = 0
-    """... and how many positions were written in them."""
+    """... how many steps ago."""
+    looked: frozenset[Bounds] = frozenset()
+    """Bounds of queries whose positions have all been looked at since all of it was computed ..."""
+    again: int = 0
+    """... and how many were masked again that nobody has looked at since, at most."""
+    ahead: tuple[Count, ...] = ()
+    """What the policy is told at the next step."""
+
+    def look(self, part: Part) -> None:
+        """Note that all that a step wants has been looked at."""
+        self.looked |= {query.within for query in part.asking if query.complete}
+        self.again = 0 if part.wanted.numel() == part.left else self.again + part.again
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,14 +58,20 @@ class Part:
     """How many of them are context."""
     wanted: Tensor
     """int64 [m], ascending: positions whose logits are asked for."""
+    within: Bounds
+    """Between which they lie, as the host knows."""
+    asking: tuple[Query, ...]
+    """What wants them."""
     step: int
     """Of the row's plan ..."""
     steps: int
     """... or, of the plans of several spans, the most."""
     left: int
-    """How many positions of the row are masked ..."""
+    """How many positions of the row are masked, ..."""
     written: int
-    """... and how many were written since the step before."""
+    """... how many were written or masked again since the step before ..."""
+    again: int
+    """... and how many of those the latter."""
     anew: Tensor | None
     """int64 [k]: positions that are computed, None: all."""
     at: int
@@ -71,6 +86,11 @@ class Part:
     def positions(self) -> Tensor:
         """int64 [k]: what is computed."""
         return torch.arange(self.length, device=self.wanted.device) if self.anew is None else self.anew
+
+    def unseen(self, segment: Segment) -> int:
+        """How many of the wanted nobody looked at since all of the segment was computed, at most."""
+        beyond = sum(query.positions.numel() for query in self.asking if query.within not in segment.looked)
+        return min(self.wanted.numel(), beyond + segment.again + self.again)
 
     def rows(self, positions: Tensor) -> Tensor:
         """Where positions int64 [j] that are computed lie among those of all segments, int64 [j]."""

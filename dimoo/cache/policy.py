@@ -8,14 +8,12 @@ Axes: n = tokens of the segment (one branch of one request: its context, then it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from dimoo.core.device import Count, read
+from dimoo.core.device import Count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,29 +30,21 @@ class Look:
     """How many tokens are the context: prompt and given pictures. The canvas follows."""
     wanted: Tensor
     """int64 [m]: the positions whose logits this step needs, ascending."""
-    window: Tensor
-    """int64 [2]: the first and the last of the wanted positions when all of it was computed last: of a text its
-    block's."""
+    within: tuple[int, int]
+    """The first and the last position between which those lie: of a text its block's, of pictures their own ..."""
+    window: tuple[int, int]
+    """... and the same when all of it was computed last."""
     changed: Tensor
     """bool [n]: the token is another one than when it was computed: what was committed since."""
     written: int
     """How many of `changed` hold at most, as the host knows; so many exactly if no token was masked again."""
     peaks: Tensor
     """float [n]: the largest logit of each position when it was computed last, -inf where nobody looked."""
-    surveyed: bool
-    """Whether the host knows that somebody looked at all that are wanted."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asking:
-    """What is computed anew depends on numbers that the device alone knows."""
-
-    counts: tuple[Count, ...]
-    then: Callable[[Sequence[int]], Tensor | None]
-    """From these numbers to what `Policy.anew` gives."""
-
-
-Answer: TypeAlias = Tensor | Asking | None
+    unseen: int
+    """How many of the wanted nobody looked at, at most, as the host knows; so many exactly if no token was masked
+    again."""
+    told: tuple[int, ...]
+    """What was asked for ahead, see `Foreseeing`."""
 
 
 class Policy(Protocol):
@@ -67,23 +57,16 @@ class Policy(Protocol):
     def surveys(self, step: int, steps: int) -> bool:
         """Whether after this step the peaks of all positions are needed, and not of the wanted ones alone."""
 
-    def anew(self, look: Look) -> Answer:
+    def anew(self, look: Look) -> Tensor | None:
         """Distinct positions int64 [k], k > 0, to compute; None: all.
 
         All that are wanted must be among them; where logits are kept, those whose peak is -inf, as none are stored.
-        Where that takes numbers from the device, `Asking` for them lets those of all segments be read at once.
         """
 
 
-def answered(answers: Sequence[Answer]) -> list[Tensor | None]:
-    """What policies say once the numbers that they ask for are known, all of which are read at once."""
-    told = read([answer.counts if isinstance(answer, Asking) else () for answer in answers])
-    return [
-        answer.then(numbers) if isinstance(answer, Asking) else answer
-        for answer, numbers in zip(answers, told, strict=True)
-    ]
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A policy whose numbers the device alone knows: they are read a step ahead, with those of all rows at once."""
 
-
-def edges(wanted: Tensor) -> Tensor:
-    """The first and the last of positions int64 [m]: int64 [2], without reading them."""
-    return torch.stack([wanted[0], wanted[-1]])
+    def ahead(self, step: int, steps: int, peaks: Tensor) -> tuple[Count, ...]:
+        """After a step, what `Look.told` is to say at the next one; the peaks float [n] are those of then."""

@@ -48,8 +48,8 @@ class SimilarityCache:
     with their stored key and value.
 
     What differs from the paper, or it leaves open:
-    - Tokens that changed since the last step (just committed) are taken first. They count within the share; where they
-      are more, all of them are taken, and no others.
+    - Tokens that changed since the last step (just committed) are taken first. They count within the share; where
+      more were written, so many are taken.
     - The first layer computes the whole canvas always. Its values depend on nothing but the token, so they cannot say
       whose attention is out of date; and no addition of it needs to be stored.
     - Attention's and the MLP's addition are always replaced and reused together, so their sum is stored: with keys and
@@ -123,7 +123,7 @@ class SimilarityDenoiser:
         """Logits [branches, m, columns] of each query."""
         arranged = self._arranged(wanted_by(queries))
         stream = arranged.packed.tokens(canvas)
-        step = self._step(arranged, stream, self._ages(queries))
+        step = self._step(arranged, stream, self._ages(queries), {query.row: query.written for query in queries})
         hidden = self._backbone.norm(self._through(stream[step.live], step))
         self._seen = stream
         return [self._answer(query, hidden, step) for query in queries]
@@ -155,7 +155,9 @@ class SimilarityDenoiser:
         self._last = now
         return {name: step - self._came[name] for name, step in now.items()}
 
-    def _step(self, arranged: Arrangement, stream: Tensor, ages: Mapping[Name, int]) -> Step:
+    def _step(
+        self, arranged: Arrangement, stream: Tensor, ages: Mapping[Name, int], written: Mapping[int, int]
+    ) -> Step:
         """What is carried and computed of each segment."""
         parts = [self._part(arranged, name, ages[name]) for name in arranged.names]
         lengths = [part.length for part in parts]
@@ -164,7 +166,7 @@ class SimilarityDenoiser:
         slots = arranged.slots[live]
         segment = sent(torch.arange(len(parts)).repeat_interleave(torch.tensor(lengths)), live.device)
         forced = (slots == arranged.canvases) | (stream[live] != self._seen[live])
-        counts = lengths if all(part.whole for part in parts) else self._counts(parts, segment, forced)
+        counts = [self._count(part, written[row]) for part, (row, _) in zip(parts, arranged.names, strict=True)]
         positions = arranged.packed.layout.positions[live]
         keys = arranged.packed.layout.key_lengths
         return Step(
@@ -190,14 +192,10 @@ class SimilarityDenoiser:
             whole=age % self._cache.answer_refresh == 0,
         )
 
-    def _counts(self, parts: Sequence[Part], segment: Tensor, forced: Tensor) -> list[int]:
-        """How many tokens of each segment a layer computes. Asks the device once: how many are forced."""
-        least = forced.new_zeros(len(parts), dtype=torch.int64).index_add_(0, segment, forced.long()).tolist()
-        share = self._cache.share
-        return [
-            part.length if part.whole else max(part.length - part.canvas + math.ceil(share * part.canvas), count)
-            for part, count in zip(parts, least, strict=True)
-        ]
+    def _count(self, part: Part, written: int) -> int:
+        """How many tokens of a segment a layer computes, when so many of its row were written since the step before."""
+        share = 1.0 if part.whole else self._cache.share
+        return part.length - part.canvas + min(part.canvas, max(math.ceil(share * part.canvas), written))
 
     def _through(self, tokens: Tensor, step: Step) -> Tensor:
         """Tokens int64 [n] -> hidden states [n, d] after the last block."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from dimoo.backbone.layout import PackedLayout
 from dimoo.backbone.model import Backbone
 from dimoo.cache.needs import as_backbone, check_bound, check_no_look_back, check_room
 from dimoo.cache.part import Part, Segment
-from dimoo.cache.policy import Answer, Look, Policy, answered, edges
+from dimoo.cache.policy import Foreseeing, Look, Policy
 from dimoo.cache.segments import Arrangement, Name, wanted_by
 from dimoo.cache.size import CacheSize
 from dimoo.cache.store import KeyValueStore, LogitStore
+from dimoo.core.device import Count, read
 from dimoo.core.errors import ConfigError
 from dimoo.denoise.pack import Branches
 from dimoo.denoise.predictor import MaskPredictor
@@ -103,7 +105,20 @@ class StoredDenoiser:
             self._remember(part, stream)
         for kept in self._logits.values():
             kept.begin()
-        return [self._answer(query, hidden, parts) for query in queries]
+        answers = [self._answer(query, hidden, parts) for query in queries]
+        self._foresee(parts)
+        return answers
+
+    @property
+    def open_counts(self) -> list[Count]:
+        """What the policy needs to know at the next step."""
+        return [count for segment in self._segments.values() for count in segment.ahead]
+
+    def told(self, numbers: Sequence[int]) -> None:
+        """What those are."""
+        rest = iter(numbers)
+        for segment in self._segments.values():
+            segment.ahead = tuple(islice(rest, len(segment.ahead)))
 
     def _arranged(self, queries: Sequence[Query]) -> Arrangement:
         """The layout of the wanted segments, the store arranged like it."""
@@ -126,40 +141,43 @@ class StoredDenoiser:
 
     def _parts(self, arranged: Arrangement, stream: Tensor, queries: Sequence[Query]) -> list[Part]:
         """What is computed of each segment."""
-        parts: list[Part] = []
+        (known,) = read([self.open_counts])  # nothing is, where the sampler has told
+        self.told(known)
+        parts, at = list[Part](), 0
         for (row, name), (start, stop) in arranged.ranges.items():
             own = [query for query in queries if query.row == row]
             asking = [query for query in own if name in query.branches]
             shift = arranged.packed.offsets[row, name] - start
             wanted = torch.cat([query.positions for query in asking]).sort().values + shift
-            context = self._requests[row][name].context.numel()
-            parts.append(
-                Part(
-                    name=(row, name),
-                    start=start,
-                    length=stop - start,
-                    context=context,
-                    wanted=wanted,
-                    step=max(query.step for query in own),
-                    steps=max(query.steps for query in own),
-                    left=own[0].left,
-                    written=own[0].written,
-                    anew=None,
-                    at=0,
-                )
+            part = Part(
+                name=(row, name),
+                start=start,
+                length=stop - start,
+                context=arranged.contexts[row, name],
+                wanted=wanted,
+                within=(
+                    min(query.within[0] for query in asking) + shift,
+                    max(query.within[1] for query in asking) + shift,
+                ),
+                asking=tuple(asking),
+                step=max(query.step for query in own),
+                steps=max(query.steps for query in own),
+                left=own[0].left,
+                written=own[0].written,
+                again=own[0].again,
+                anew=None,
+                at=at,
             )
-        answers = answered([self._anew(part, stream[part.start : part.start + part.length]) for part in parts])
-        at = 0
-        for index, anew in enumerate(answers):
+            anew = self._anew(part, stream[start:stop])
             if anew is not None and anew.numel() == 0:
                 raise ConfigError(
                     f"{self._policy} computes nothing anew; let it give at least one position, or None for all"
                 )
-            parts[index] = replace(parts[index], anew=anew, at=at)
-            at += parts[index].computed
+            parts.append(replace(part, anew=anew))
+            at += parts[-1].computed
         return parts
 
-    def _anew(self, part: Part, tokens: Tensor) -> Answer:
+    def _anew(self, part: Part, tokens: Tensor) -> Tensor | None:
         """What the policy says; everything of a segment that is new, or was not asked for in the step before.
 
         Next to other rows a row that idles leaves the store, alone it would not: both must give the same.
@@ -174,23 +192,23 @@ class StoredDenoiser:
                 since=segment.since + 1,
                 context=part.context,
                 wanted=part.wanted,
+                within=part.within,
                 window=segment.window,
                 changed=tokens != segment.seen,
                 written=part.written,
                 peaks=segment.peaks,
-                # All were looked at that were masked, and only commits can have made so many fewer.
-                surveyed=segment.masked is not None and segment.masked - part.left == segment.written + part.written,
+                unseen=part.unseen(segment),
+                told=tuple(map(int, segment.ahead)),
             )
         )
 
     def _remember(self, part: Part, stream: Tensor) -> None:
         tokens = stream[part.start : part.start + part.length]
         if part.anew is None:
-            self._segments[part.name] = Segment(
+            segment = self._segments[part.name] = Segment(
                 seen=tokens.clone(),
                 peaks=torch.full((part.length,), -torch.inf, device=stream.device),
-                window=edges(part.wanted),
-                masked=part.left if part.left == part.wanted.numel() else None,
+                window=part.within,
                 step=part.step,
             )
         else:
@@ -198,7 +216,14 @@ class StoredDenoiser:
             segment.seen[part.anew] = tokens[part.anew]
             segment.step = part.step
             segment.since += 1
-            segment.written += part.written
+        segment.look(part)
+
+    def _foresee(self, parts: Sequence[Part]) -> None:
+        """Ask the policy what it has to know at the next step."""
+        if isinstance(self._policy, Foreseeing):
+            for part in parts:
+                segment = self._segments[part.name]
+                segment.ahead = self._policy.ahead(part.step, part.steps, segment.peaks)
 
     def _answer(self, query: Query, hidden: Tensor, parts: Sequence[Part]) -> Tensor:
         """Logits [branches, m, C] of a query."""

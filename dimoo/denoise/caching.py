@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from torch import Tensor
 
+from dimoo.core.device import Count
 from dimoo.core.errors import ConfigError
 from dimoo.denoise.denoiser import BackboneDenoiser
 from dimoo.denoise.pack import Branches
 from dimoo.denoise.predictor import MaskPredictor
 from dimoo.diffusion.canvas import Canvas
-from dimoo.diffusion.sampler import Denoiser, Query
+from dimoo.diffusion.sampler import Denoiser, Inquiring, Query
 
 
 class Cache(Protocol):
@@ -77,3 +79,18 @@ class RoutedDenoiser:
             if own:
                 found.update(zip(own, denoiser(canvas, [queries[index] for index in own]), strict=True))
         return [found[index] for index in range(len(queries))]
+
+    @property
+    def open_counts(self) -> list[Count]:
+        """What caches need to know at the next step."""
+        return [count for denoiser in self._inquiring for count in denoiser.open_counts]
+
+    def told(self, numbers: Sequence[int]) -> None:
+        """What those are."""
+        rest = iter(numbers)
+        for denoiser in self._inquiring:
+            denoiser.told(tuple(islice(rest, len(denoiser.open_counts))))
+
+    @property
+    def _inquiring(self) -> list[Inquiring]:
+        return [denoiser for denoiser in self.denoisers.values() if isinstance(denoiser, Inquiring)]

@@ -23,7 +23,7 @@ from dimoo.diffusion.schedules import Schedule, remaining
 class Order(Protocol):
     """Decides what to predict and what to commit, a span at a time. No state: all is in the progress.
 
-    An order may have more to say: see `Counted`, `Recalling` and `Particular`.
+    An order may have more to say: see `Counted`, `Windowed`, `Recalling` and `Particular`.
     """
 
     def validate(self, length: int, steps: int) -> None:
@@ -50,6 +50,15 @@ class Counted(Protocol):
 
     def left(self, progress: Progress) -> int:
         """How many positions are masked after this step, those that it masks again among them."""
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """An order that predicts a part of the span at a time, and knows on the host which."""
+
+    def window(self, progress: Progress) -> tuple[int, int] | None:
+        """Offsets (start, stop) with start < stop: the candidates are all that is masked between them, as long as what
+        was committed has stayed. None: they may be any."""
 
 
 @runtime_checkable
@@ -155,25 +164,30 @@ class BlockOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets before the block's end."""
-        end, share = self._window(progress)
+        _, end = self.window(progress)
         committed = len(progress.starts) - progress.left
         # All that was committed lay before the end of an earlier block or of this one.
-        return places(progress.masked[:end], bisect_left(progress.starts, end) - committed if share else 0)
+        count = bisect_left(progress.starts, end) - committed if self._share(progress) else 0
+        return places(progress.masked[:end], count)
 
     def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
         """The step's share, most confident first; all candidates if there are fewer."""
         del generator
-        _, share = self._window(progress)
-        return most(candidates, confidence, min(share, len(candidates)))
+        return most(candidates, confidence, min(self._share(progress), len(candidates)))
 
-    def _window(self, progress: Progress) -> tuple[int, int]:
-        """The current block's end and this step's share of its tokens."""
+    def window(self, progress: Progress) -> tuple[int, int]:
+        """The current block."""
         per_block = self._steps_per_block(len(progress.masked), progress.steps)
-        index, step = divmod(progress.step, per_block)
-        end = (index + 1) * self.block
-        inside = bisect_left(progress.starts, end) - bisect_left(progress.starts, index * self.block)
+        start = progress.step // per_block * self.block
+        return start, start + self.block
+
+    def _share(self, progress: Progress) -> int:
+        """How many tokens of the current block this step commits."""
+        start, end = self.window(progress)
+        inside = bisect_left(progress.starts, end) - bisect_left(progress.starts, start)
+        per_block = self._steps_per_block(len(progress.masked), progress.steps)
         share, rest = divmod(inside, per_block)
-        return end, share + (step < rest)
+        return share + (progress.step % per_block < rest)
 
     def _steps_per_block(self, length: int, steps: int) -> int:
         check_steps(steps)

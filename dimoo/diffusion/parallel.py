@@ -89,7 +89,7 @@ class AdaptiveOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets of the block."""
-        end, _ = self._window(progress)
+        _, end = self.window(progress)
         committed = len(progress.starts) - progress.left
         return places(progress.masked[:end], bisect_left(progress.starts, end) - committed)
 
@@ -103,18 +103,17 @@ class AdaptiveOrder:
         return _unranked(torch.arange(len(ranking), device=ready.device) < count, ranking)
 
     def _least(self, progress: Progress, count: int) -> int:
-        left, (_, behind) = progress.steps - progress.step, self._window(progress)
+        left, (_, end) = progress.steps - progress.step, self.window(progress)
+        behind = len({start // self.block for start in progress.starts if start >= end}) if self.block else 0
         return min(count, max(math.ceil(progress.left / left), math.ceil(count / max(1, left - behind))))
 
-    def _window(self, progress: Progress) -> tuple[int, int]:
-        """The end of the first block with a mask left, and how many blocks with masks come after it."""
+    def window(self, progress: Progress) -> tuple[int, int]:
+        """The first block with a mask left."""
         if self.block is None or progress.left == 0:
-            return progress.masked.numel(), 0
+            return 0, progress.masked.numel()
         # Blocks are finished left to right, so that as many as were committed lie before the first that is masked.
-        block = progress.starts[len(progress.starts) - progress.left] // self.block
-        return (block + 1) * self.block, len(
-            {start // self.block for start in progress.starts if start // self.block > block}
-        )
+        start = progress.starts[len(progress.starts) - progress.left] // self.block * self.block
+        return start, start + self.block
 
 
 @dataclass(frozen=True, kw_only=True)

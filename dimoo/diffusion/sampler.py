@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
-from dimoo.core.device import read
+from dimoo.core.device import Count, read
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.turn import Outcome, Track, Turn
@@ -22,7 +22,11 @@ class Query:
 
     row: int
     positions: Tensor
-    """int64 [m]: canvas positions."""
+    """int64 [m]: canvas positions, ..."""
+    within: tuple[int, int]
+    """... none before the first nor after the second of these, as the host knows without asking; ..."""
+    complete: bool
+    """... and whether they are all that is masked between them."""
     columns: tuple[int, int]
     branches: tuple[str, ...]
     step: int
@@ -32,7 +36,9 @@ class Query:
     left: int
     """How many positions of the row are masked, in all its spans ..."""
     written: int
-    """... and how many were written or masked again since the step before: caches need not ask the device."""
+    """... and how many were written or masked again since the step before, ..."""
+    again: int
+    """... the latter alone: caches need not ask the device."""
 
 
 class Denoiser(Protocol):
@@ -40,6 +46,21 @@ class Denoiser(Protocol):
 
     def __call__(self, canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         """One tensor of logits [branches, m, columns] per query, the branches in the query's order."""
+
+
+@runtime_checkable
+class Inquiring(Protocol):
+    """A denoiser that needs numbers for its next step which the device alone knows.
+
+    The sampler reads them with its own, and so waits for the device once. Where nobody does, it reads them itself.
+    """
+
+    @property
+    def open_counts(self) -> Sequence[Count]:
+        """What it needs to know, after a step."""
+
+    def told(self, numbers: Sequence[int]) -> None:
+        """What those are, before the next."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,10 +124,14 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
         stops = {index: tracks[index].stops(canvas, step) for index in going}
         canvas = _filled(canvas, [(tracks[index].span, stop) for index, stop in stops.items() if stop is not False])
         # Then the host: it reads those numbers of all spans at once (none, if it knows them all), and counts along.
-        told = read([(*outcomes[index].counts, stops[index]) for index in going])
+        inquiring = denoiser if isinstance(denoiser, Inquiring) else None
+        open_counts = inquiring.open_counts if inquiring else ()
+        *told, known = read([*((*outcomes[index].counts, stops[index]) for index in going), open_counts])
+        if inquiring:
+            inquiring.told(known)
         numbers = dict(zip(going, told, strict=True))
         tracks = [
-            outcomes[index].counted(*numbers[index]) if index in numbers else replace(track, written=0)
+            outcomes[index].counted(*numbers[index]) if index in numbers else replace(track, written=0, again=0)
             for index, track in enumerate(tracks)
         ]
         committed = [outcomes[index].written(count) for index, (count, *_) in numbers.items()]
@@ -160,20 +185,24 @@ def _filled(canvas: Canvas, stops: Sequence[tuple[Span, bool | Tensor]]) -> Canv
 
 def _queries(turns: Iterable[Turn], tracks: Sequence[Track], step: int) -> list[Query]:
     """The logits that turns need."""
-    left, written = Counter[int](), Counter[int]()
+    left, written, again = Counter[int](), Counter[int](), Counter[int]()
     for track in tracks:
         left[track.span.row] += track.left
         written[track.span.row] += track.written
+        again[track.span.row] += track.again
     return [
         Query(
             row=turn.track.span.row,
             positions=turn.track.span.positions[turn.candidates],
+            within=turn.bounds[0],
+            complete=turn.bounds[1],
             columns=turn.track.span.columns,
             branches=turn.guidance.branches,
             step=step,
             steps=turn.track.span.plan.most_steps,
             left=left[turn.track.span.row],
             written=written[turn.track.span.row],
+            again=again[turn.track.span.row],
         )
         for turn in turns
     ]

@@ -7,6 +7,7 @@ Axes: L = positions of the span, m = candidates, k = committed now, r = masked a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.history import History
-from dimoo.diffusion.orders import Recalling
+from dimoo.diffusion.orders import Recalling, Windowed
 from dimoo.diffusion.progress import Progress, Standing, flagged, places
 from dimoo.diffusion.stopping import said
 
@@ -34,11 +35,17 @@ class Track:
     initial: Tensor
     """bool [L]: masked at the start ..."""
     starts: tuple[int, ...]
-    """... and the same as offsets on the host."""
+    """... and the same as offsets on the host ..."""
+    where: tuple[int, ...]
+    """... and as canvas positions."""
     left: int
     """How many positions are masked now. It is counted along, so that a step need not wait for the device."""
     written: int = 0
     """How many positions were written or masked again since the step before; more, if one was written twice."""
+    again: int = 0
+    """How many of those were masked again."""
+    stays: bool = True
+    """Whether what was committed has stayed so far: nothing was masked again, no mask drawn."""
     rounds: int = 0
     """How many were begun after the order's last step."""
     filled: int = 0
@@ -57,6 +64,7 @@ class Track:
             certainty=torch.full((length,), torch.inf, device=device),
             initial=initial,
             starts=starts,
+            where=tuple(span.positions[initial].tolist()),
             left=len(starts),
         )
 
@@ -78,7 +86,15 @@ class Track:
             return self, canvas
         anew = self.span.positions[self.span.plan.remasking.anew(self.certainty, self.drawn)]
         count = anew.numel()
-        return replace(self, rounds=self.rounds + 1, left=count, written=self.written + count), canvas.mask(anew)
+        opened = replace(
+            self,
+            rounds=self.rounds + 1,
+            left=count,
+            written=self.written + count,
+            again=self.again + count,
+            stays=False,
+        )
+        return opened, canvas.mask(anew)
 
     def stops(self, canvas: Canvas, step: int) -> bool | Tensor:
         """After a step: whether the plan's stopping rule says that the span is done.
@@ -140,6 +156,17 @@ class Turn:
     mask_id: int
     guidance: Guidance
     """The plan's, at this step: the branches that it does not need now are not computed."""
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], bool]:
+        """The first and the last canvas position between which the candidates lie, as the host knows without asking;
+        and whether they are all that is masked there."""
+        track, order = self.track, self.track.span.plan.order
+        window = order.window(self.progress) if track.stays and isinstance(order, Windowed) else None
+        if window is None:
+            return (track.where[0], track.where[-1]), self.candidates.numel() == track.left
+        first, stop = (bisect_left(track.starts, offset) for offset in window)
+        return (track.where[first], track.where[stop - 1]), True
 
     def idle(self) -> Outcome:
         """What comes of it without logits: nothing."""
@@ -224,7 +251,14 @@ class Outcome:
         track, again = self.track, self.again.numel()
         left = track.left - committed + masks + again
         filled = left if stop else 0
-        return replace(track, left=left - filled, written=committed + again + filled, filled=track.filled + filled)
+        return replace(
+            track,
+            left=left - filled,
+            written=committed + again + filled,
+            again=again,
+            stays=track.stays and not masks and not again,
+            filled=track.filled + filled,
+        )
 
     def written(self, committed: int) -> Tensor:
         """Canvas positions int64 [k] that are written, their number being known."""

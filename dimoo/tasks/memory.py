@@ -178,12 +178,15 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
     query = Query(
         row=0,
         positions=positions,
+        within=(0, step.canvas - 1),
+        complete=positions.numel() == step.targets,
         columns=step.columns,
         branches=step.plan.guidance.branches,
         step=0,
         steps=step.plan.steps,
         left=step.targets,
         written=0,
+        again=0,
     )
     generator = _MetaGenerator()
 

@@ -27,7 +27,11 @@ class Memory:
     step: int
     since: int
     window: tuple[int, int]
-    """From the first to after the last position that was wanted when all was computed."""
+    """The first and the last position of the blocks of which some was wanted when all was computed."""
+    asked: set[tuple[int, int]] = field(default_factory=set)
+    """The blocks of which some was wanted since then."""
+    back: int = 0
+    """How many masks came back since a step that wanted all that was masked."""
     peaks: dict[int, float] = field(default_factory=dict)
     logits: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """By position and first column."""
@@ -42,8 +46,14 @@ class Now:
     context: int
     wanted: list[int]
     tokens: list[int]
+    within: tuple[int, int]
+    """The first and the last position of the blocks of what is wanted."""
     written: int
     """What the sampler says."""
+    unasked: int
+    """How many of the wanted lie in blocks that were not asked for since all was computed."""
+    back: int
+    """How many masks came back, this step's among them, since one that wanted all; the sampler says it as well."""
     memory: Memory
 
     @property
@@ -84,8 +94,9 @@ def paper(share: float, warmup: float, refresh: int) -> Rule:
 def aimed(share: float, warmup: float, refresh: int, *, fixed: bool = False) -> Rule:
     """What changed, then those of lowest largest logits among the wanted.
 
-    As many more than were written as the share of the wanted says, at least all that were never wanted; or if `fixed`
-    the share of the canvas, where that is more.
+    As many more than were written as the share of the wanted says, at least all whose block was not asked for since all
+    was computed, that time included, and as many more as masks came back; or if `fixed` the share of the canvas, where
+    that is more.
     """
 
     def rule(now: Now) -> set[int] | None:
@@ -94,7 +105,7 @@ def aimed(share: float, warmup: float, refresh: int, *, fixed: bool = False) -> 
         peaks = dict.fromkeys(range(len(now.tokens)), math.inf)
         peaks |= {position: now.memory.peaks.get(position, -math.inf) for position in now.wanted}
         peaks |= dict.fromkeys(now.changed, -math.inf)
-        unknown = len([position for position in now.wanted if position not in now.memory.peaks])
+        unknown = min(len(now.wanted), now.unasked + now.back)
         if fixed:
             count = max(math.ceil(share * (len(now.tokens) - now.context)), now.written + unknown)
         else:
@@ -108,12 +119,16 @@ def blocks(scope: str, refresh: float = math.inf) -> Rule:
     """Everything when the block is another one, then the block: with all that follows, alone, or what is open of it."""
 
     def rule(now: Now) -> set[int] | None:
-        start, stop = now.memory.window
-        if not all(start <= position < stop for position in now.wanted) or now.since >= refresh:
+        start, last = now.memory.window
+        if now.within[0] < start or now.within[1] > last or now.since >= refresh:
             return None
         if scope == "suffix":
             return set(range(start, len(now.tokens)))
-        return set(range(start, stop)) if scope == "block" else now.changed | set(now.wanted)
+        if scope == "block":
+            return set(range(start, last + 1))
+        live = now.changed | set(now.wanted)
+        others = [position for position in range(len(now.tokens)) if position not in live]
+        return live | set(others[: len(now.wanted) + now.written - len(live)])
 
     return rule
 
@@ -140,12 +155,15 @@ class NaiveCached:
         }
         """Of the canvas positions that are made."""
         self.memories: dict[tuple[int, str], Memory] = {}
+        self.restless: set[int] = set()
+        """Rows in which a mask came back."""
         self.computed: list[int] = []
         """Tokens of each step, of all segments."""
 
     @torch.no_grad()
     def __call__(self, canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         self.computed.append(0)
+        self.restless |= {query.row for query in queries if query.again}
         for name in {(query.row, branch): None for query in queries for branch in query.branches}:
             self._advance(name, canvas, queries)
         return [self._answer(query) for query in queries]
@@ -159,24 +177,41 @@ class NaiveCached:
             shown = [canvas.mask_id if known else token for token, known in zip(shown, given, strict=True)]
         tokens = self.requests[row][branch].context.tolist() + shown
         wanted = sorted(self._place(query, branch, int(p)) for query in asking for p in query.positions)
+        edges = [self._block(query, branch) for query in asking]
+        within = min(first for first, _ in edges), max(last for _, last in edges)
         step, memory, chosen = own[0].step, self.memories.get(name), None
+        back = 0
         if memory is not None and memory.step == step - 1:
+            back = memory.back + own[0].again
+            unasked = [
+                len(query.positions) for query, edge in zip(asking, edges, strict=True) if edge not in memory.asked
+            ]
             context = len(tokens) - len(shown)
             steps = max(query.steps for query in own)
             written = own[0].written
             now = Now(
-                step=step, steps=steps, context=context, wanted=wanted, tokens=tokens, written=written, memory=memory
+                step=step,
+                steps=steps,
+                context=context,
+                wanted=wanted,
+                tokens=tokens,
+                within=within,
+                written=written,
+                unasked=sum(unasked),
+                back=back,
+                memory=memory,
             )
             chosen = self.rule(now)
         if memory is None or chosen is None:
             heads, layers = (len(tokens), 2, 8), len(self.backbone.blocks)
             new = [[torch.zeros(heads, dtype=torch.float64) for _ in range(layers)] for _ in range(2)]
-            window = wanted[0], wanted[-1] + 1
-            memory = Memory(tokens=[-1] * len(tokens), keys=new[0], values=new[1], step=step, since=0, window=window)
+            memory = Memory(tokens=[-1] * len(tokens), keys=new[0], values=new[1], step=step, since=0, window=within)
             self.memories[name] = memory
         else:
             memory.since += 1
         memory.step = step
+        memory.asked |= {*edges}
+        memory.back = 0 if len(wanted) == canvas.row(row).tolist().count(canvas.mask_id) else back
         positions = sorted(range(len(tokens)) if chosen is None else chosen)
         self.computed[-1] += len(positions)
         rows = dict(zip(positions, self._forward(memory, tokens, positions), strict=True))
@@ -221,6 +256,18 @@ class NaiveCached:
 
     def _given(self, row: int) -> list[bool]:
         return [token != self.start.mask_id for token in self.start.row(row).tolist()]
+
+    def _block(self, query: Query, branch: str) -> tuple[int, int]:
+        """From the first to the last position of the span's blocks in which something is wanted."""
+        wanted = query.positions.tolist()
+        (span,) = [span for span in self.start.spans if span.row == query.row and wanted[0] in span.positions.tolist()]
+        places = span.positions.tolist()
+        # What came back may lie anywhere.
+        size = len(places) if query.row in self.restless else getattr(span.plan.order, "block", len(places))
+        hit = {places.index(position) // size for position in wanted}
+        inside = [place for index, place in enumerate(places) if index // size in hit]
+        made = [self._place(query, branch, place) for place in inside if self.start.ids[place] == self.start.mask_id]
+        return made[0], made[-1]
 
     def _place(self, query: Query, branch: str, position: int) -> int:
         """Of a canvas position in its segment."""

@@ -25,30 +25,30 @@ from cached_rows import (
     text,
     traces,
 )
+from restless_rows import COSINE, drawing_masks, looks_back, restless, with_order
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from dimoo.backbone.model import Backbone
 from dimoo.cache.frozen import FrozenContext
-from dimoo.cache.max_logit import MaxLogit, Timetable
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
 from dimoo.cache.similarity import SimilarityCache
 from dimoo.cache.stored import StoredCache
 from dimoo.core.device import sent
 from dimoo.core.rng import generator
-from dimoo.denoise import Cache, NoCache
+from dimoo.denoise import Cache, NoCache, RoutedDenoiser
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.draw import Greedy
 from dimoo.diffusion.guidance import NoGuidance
-from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, Order, RandomOrder
+from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, RandomOrder
 from dimoo.diffusion.parallel import KLASS, AdaptiveOrder, Threshold
 from dimoo.diffusion.remasking import Refinement
-from dimoo.diffusion.sampler import Query, State, sample
-from dimoo.diffusion.schedules import Cosine, remaining
-from dimoo.diffusion.settled import SettledOrder
+from dimoo.diffusion.sampler import Denoiser, Query, State, sample
+from dimoo.diffusion.schedules import remaining
 from dimoo.diffusion.spread import HaltonOrder, StratifiedOrder
-from dimoo.diffusion.stopping import AnyStop, StopAtToken
+from dimoo.diffusion.stopping import StopAtToken
 from dimoo.tasks.engine import Stream
 
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
@@ -151,14 +151,6 @@ def test_what_is_sent_is_not_waited_for() -> None:
     assert reads.found == []
 
 
-def with_order(order: Order) -> Row:
-    """Six codes of a picture in an order, whose last steps idle."""
-    row = picture(steps=4, size=(2, 3))
-    (positions, columns, own) = row.parts[0]
-    return replace(row, parts=((positions, columns, replace(own, order=order, confidence=Probability())),))
-
-
-COSINE = Cosine()
 STATIC = {
     "picture": lambda: [picture(steps=6), edit(steps=5), picture(steps=8, during=(0.3, 0.8), kept=3, seed=6)],
     "text": lambda: [text(steps=6), text(steps=6, length=8, block=4, scale=1.0)],
@@ -205,11 +197,14 @@ CACHES: list[Cache] = [
 
 
 @pytest.mark.parametrize("cache", CACHES, ids=repr)
-def test_a_cache_reads_once_for_all_rows_and_branches(backbone: Backbone, cache: Cache) -> None:
+def test_the_published_cache_alone_reads_and_once_for_all_rows_and_branches(backbone: Backbone, cache: Cache) -> None:
     """Also as rows idle, leave and come back, and where guidance begins later."""
     found = reads_of(backbone, [*mixture(), text(steps=12, length=6, scale=1.0, seed=8)], cache)
-    asks = not (isinstance(cache, StoredCache) and isinstance(cache.policy, FrozenContext))
-    assert max(map(len, found)) == asks
+    assert max(map(len, found)) == asks(cache)
+
+
+def asks(cache: Cache) -> bool:
+    return isinstance(cache, StoredCache) and isinstance(cache.policy, PaperMaxLogit)
 
 
 @pytest.mark.parametrize("rule", [Threshold(threshold=0.5), KLASS(threshold=0.5, max_drift=1.0, steps=1)], ids=repr)
@@ -236,62 +231,47 @@ def test_rounds_of_refinement_read_nothing(backbone: Backbone) -> None:
     assert reads_of(backbone, [row], NoCache()) == [[]] * 5
 
 
-def restless(*, looks_back: bool) -> list[Row]:
-    """Rows none of whose counts are known beforehand, next to some whose are; they end at different steps."""
-    surely: dict[str, Any] = {"confidence": Probability()}
-    threshold = AdaptiveOrder(rule=Threshold(threshold=0.4))
-    stops = AnyStop(rules=tuple(StopAtToken(token=token) for token in range(12, 20)))
-    rows = [
-        changed(text(steps=9, seed=1), order=AdaptiveOrder(rule=Threshold(threshold=0.3), block=3)),
-        changed(text(steps=9, scale=1.0, seed=2), stopping=stops),
-        changed(text(steps=8, length=8, block=4, seed=3), order=threshold, stopping=stops),
-        changed(picture(steps=5, seed=4), order=threshold, remasking=Refinement(rounds=2, share=0.4), **surely),
-        changed(picture(steps=3, seed=5), remasking=Refinement(rounds=3)),
-        changed(joint(steps=(6, 8), seed=6), order=threshold, **surely),
-        edit(steps=4, seed=7),
-        text(steps=12, length=6, scale=1.0, seed=8),
-    ]
-    if looks_back:
-        settling = SettledOrder(order=MaskGITOrder(schedule=COSINE), max_drift=5.0, steps=1)
-        rows += [
-            changed(picture(steps=6, seed=9), order=settling, **surely),
-            changed(text(steps=9, seed=10), order=AdaptiveOrder(rule=KLASS(threshold=0.2, max_drift=2.0, steps=1))),
-        ]
-    return rows
-
-
-def changed(row: Row, **changes: Any) -> Row:
-    return replace(row, parts=tuple((places, columns, replace(own, **changes)) for places, columns, own in row.parts))
-
-
-def looks_back(cache: Cache) -> bool:
-    return not (isinstance(cache, StoredCache) and cache.policy.keeps_logits)
-
-
-def drawing_masks(start: Canvas) -> Canvas:
-    """Nothing is forbidden: how many masks were drawn among the committed, the device alone knows."""
-    return replace(start, spans=tuple(replace(span, forbidden=()) for span in start.spans))
-
-
 @pytest.mark.parametrize("cache", [NoCache(), *CACHES], ids=repr)
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_step_reads_once_for_all_rows_and_its_cache_once(backbone: Backbone, cache: Cache, masks: bool) -> None:
+def test_a_step_reads_once_for_all_rows_and_their_cache(backbone: Backbone, cache: Cache, masks: bool) -> None:
     rows = restless(looks_back=looks_back(cache))
     start = drawing_masks(start_of(rows)) if masks else start_of(rows)
-    asking: list[list[str]] = []
-    denoiser = cache.denoiser(backbone, start, requests_of(rows))
-
-    def apart(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
-        with Reads() as reads:
-            logits = denoiser(canvas, queries)
-        asking.append(reads.found)
-        return logits
-
-    found = reads_of_each_step(sample(apart, start, [generator(row.seed) for row in rows]))
+    states = sample(cache.denoiser(backbone, start, requests_of(rows)), start, [generator(row.seed) for row in rows])
+    found = reads_of_each_step(states)
     assert len(found) >= 8
-    assert max(map(len, asking)) <= 1
-    # Those of a step have the denoiser's among them.
-    assert {len(step) - len(inner) for step, inner in zip(found, asking[1:], strict=True)} == {1}
+    assert {len(step) for step in found} == {1}
+
+
+def test_a_step_reads_once_also_for_caches_of_all_kinds(backbone: Backbone) -> None:
+    rows = [row for cache in [NoCache(), *CACHES] for row in restless(looks_back=looks_back(cache))]
+    caches = [cache for cache in [NoCache(), *CACHES] for _ in restless(looks_back=looks_back(cache))]
+    start = start_of(rows)
+    routed = RoutedDenoiser(backbone, start, [row.branches for row in rows], caches)
+    found = reads_of_each_step(sample(routed, start, [generator(row.seed) for row in rows]))
+    assert len(found) >= 8
+    assert {len(step) for step in found} == {1}
+
+
+def test_a_denoiser_that_nobody_tells_reads_itself(backbone: Backbone) -> None:
+    """Behind a function of its user's, say; and makes the same."""
+    cache, rows = StoredCache(policy=PaperMaxLogit(share=0.3, timetable=EARLY)), mixture()
+    start = start_of(rows)
+    within: list[list[str]] = []
+
+    def hidden(denoiser: Denoiser) -> Denoiser:
+        def call(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
+            with Reads() as reads:
+                logits = denoiser(canvas, queries)
+            within.append(reads.found)
+            return logits
+
+        return call
+
+    told = traces(cache.denoiser(backbone, start, requests_of(rows)), start, rows)
+    asking = traces(hidden(cache.denoiser(backbone, start, requests_of(rows))), start, rows)
+    assert {len(found) for found in within} == {0, 1}
+    for one, other in zip(told, asking, strict=True):
+        assert_same(one, other, atol=0)
 
 
 @pytest.mark.parametrize("cache", [NoCache(), *CACHES], ids=repr)

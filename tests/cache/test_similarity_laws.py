@@ -49,18 +49,21 @@ def requests(rows):
     return requests_of(rows)
 
 
-def queries_of(start, step=0, among=None):
-    """All that is masked in the rows."""
+def queries_of(start, step=0, among=None, written=0):
+    """All that is masked in the rows, after so many were written in each."""
     return [
         Query(
             row=span.row,
             positions=span.positions[start.masked[span.positions]],
+            within=(int(span.positions[0]), int(span.positions[-1])),
+            complete=True,
             columns=span.columns,
             branches=span.plan.guidance.branches,
             step=step,
             steps=span.plan.steps,
             left=int(start.masked[span.positions].sum()),
-            written=0,
+            written=written,
+            again=0,
         )
         for span in start.spans
         if among is None or span.row in among
@@ -124,7 +127,7 @@ def test_all_that_was_committed_is_computed_even_beyond_the_share(network):
         denoiser = cache.denoiser(network, start, requests_of([row]))
         denoiser(start, queries_of(start))
         later = start.commit(start.spans[0].positions[:count], torch.full((count,), 30))
-        _, spent = mlp_tokens(network, lambda d=denoiser, c=later: d(c, queries_of(c, 1)))
+        _, spent = mlp_tokens(network, lambda d=denoiser, c=later, n=count: d(c, queries_of(c, 1, written=n)))
         assert spent == [[48] + [2 * computed] * (LAYERS - 1)]
 
 
@@ -176,7 +179,8 @@ def test_the_share_may_be_anything_at_all(network, data):
         left = canvas.masked.nonzero()[:, 0].tolist()
         chosen = data.draw(st.lists(st.sampled_from(left), max_size=len(left) - 1, unique=True)) if left[1:] else []
         canvas = canvas.commit(torch.tensor(chosen, dtype=torch.int64), torch.full((len(chosen),), 25))
-        _, spent = mlp_tokens(network, lambda c=canvas, s=step: denoiser(c, queries_of(c, s)))
+        queries = queries_of(canvas, step, written=len(chosen))
+        _, spent = mlp_tokens(network, lambda c=canvas, asked=queries: denoiser(c, asked))
         computed = max(math.ceil(share * 15), len(chosen))
         assert spent == [[30] + [2 * computed] * (LAYERS - 1)]
 

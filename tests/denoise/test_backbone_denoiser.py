@@ -41,12 +41,15 @@ def query(row, positions, columns, branches):
     return Query(
         row=row,
         positions=torch.tensor(positions),
+        within=(min(positions), max(positions)),
+        complete=True,
         columns=columns,
         branches=branches,
         step=0,
         steps=3,
         left=0,
         written=0,
+        again=0,
     )
 
 

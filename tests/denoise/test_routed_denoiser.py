@@ -162,12 +162,15 @@ def query(row: int, position: int) -> Query:
     return Query(
         row=row,
         positions=torch.tensor([position]),
+        within=(position, position),
+        complete=True,
         columns=CODES,
         branches=("condition",),
         step=0,
         steps=1,
         left=1,
         written=0,
+        again=0,
     )
 
 
