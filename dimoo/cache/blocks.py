@@ -29,7 +29,7 @@ class BlockCache:
     - "masked": what is still masked in it or was committed in the step before. A token is stored one step after it was
       committed, as in dKV-Cache (arXiv 2505.15781).
 
-    A picture, whose order knows no blocks, is one block, and so is a text once tokens of it are masked again.
+    A picture, whose order knows no blocks, is one block, and so is a text in rounds of refinement.
     `refresh` computes everything again after so many steps also within a block; None: never.
 
     Raises:

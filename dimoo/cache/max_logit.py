@@ -72,9 +72,15 @@ class PaperMaxLogit:
         return (self._low(peaks).sum(),) if self.surveys(step, steps) else ()
 
     def anew(self, look: Look) -> Tensor | None:
-        """Those at or below the quantile; all, where a part was not foreseen, as the row's plan has changed."""
-        if not look.told or self.timetable.whole(look.step, look.steps):
+        """Those at or below the quantile.
+
+        Raises:
+            ConfigError: it was not told what it asked for.
+        """
+        if self.timetable.whole(look.step, look.steps):
             return None
+        if not look.told:
+            raise ConfigError(f"{self} was not told what it asked for ahead; let a policy around it forward `ahead`")
         return places(self._low(look.peaks), *look.told)
 
     def _low(self, peaks: Tensor) -> Tensor:

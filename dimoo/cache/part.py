@@ -6,14 +6,16 @@ m = wanted positions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from dimoo.cache.segments import Bounds, Name
+from dimoo.cache.segments import Name
 from dimoo.core.device import Count
 from dimoo.diffusion.sampler import Query
+from dimoo.diffusion.turn import Region
 
 NOWHERE = -(2**62)
 
@@ -26,23 +28,16 @@ class Segment:
     """int64 [n]: the tokens as they were computed."""
     peaks: Tensor
     """float [n]"""
-    window: Bounds
+    window: tuple[int, int]
     """What `Part.within` was when all of it was computed last ..."""
     step: int
     """At which it was asked for last."""
     since: int = 0
     """... how many steps ago."""
-    looked: frozenset[Bounds] = frozenset()
-    """Bounds of queries whose positions have all been looked at since all of it was computed ..."""
-    again: int = 0
-    """... and how many were masked again that nobody has looked at since, at most."""
+    looked: set[Region] = field(default_factory=set)
+    """Where somebody has looked at all that was masked since all of it was computed."""
     ahead: tuple[Count, ...] = ()
     """What the policy is told at the next step."""
-
-    def look(self, part: Part) -> None:
-        """Note that all that a step wants has been looked at."""
-        self.looked |= {query.within for query in part.asking if query.complete}
-        self.again = 0 if part.wanted.numel() == part.left else self.again + part.again
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,20 +53,10 @@ class Part:
     """How many of them are context."""
     wanted: Tensor
     """int64 [m], ascending: positions whose logits are asked for."""
-    within: Bounds
-    """Between which they lie, as the host knows."""
     asking: tuple[Query, ...]
-    """What wants them."""
-    step: int
-    """Of the row's plan ..."""
-    steps: int
-    """... or, of the plans of several spans, the most."""
-    left: int
-    """How many positions of the row are masked, ..."""
-    written: int
-    """... how many were written or masked again since the step before ..."""
-    again: int
-    """... and how many of those the latter."""
+    """What wants them, at least one."""
+    shift: int
+    """From canvas positions to those of the segment."""
     anew: Tensor | None
     """int64 [k]: positions that are computed, None: all."""
     at: int
@@ -87,10 +72,30 @@ class Part:
         """int64 [k]: what is computed."""
         return torch.arange(self.length, device=self.wanted.device) if self.anew is None else self.anew
 
-    def unseen(self, segment: Segment) -> int:
-        """How many of the wanted nobody looked at since all of the segment was computed, at most."""
-        beyond = sum(query.positions.numel() for query in self.asking if query.within not in segment.looked)
-        return min(self.wanted.numel(), beyond + segment.again + self.again)
+    @property
+    def step(self) -> int:
+        """Of the row."""
+        return self.asking[0].step
+
+    @property
+    def steps(self) -> int:
+        """Of the row, at most."""
+        return self.asking[0].steps
+
+    @property
+    def written(self) -> int:
+        """In the row since the step before, at most."""
+        return self.asking[0].written
+
+    @property
+    def within(self) -> tuple[int, int]:
+        """Between which positions the wanted lie, as the host knows."""
+        regions = [query.region for query in self.asking]
+        return min(one.first for one in regions) + self.shift, max(one.last for one in regions) + self.shift
+
+    def unseen(self, looked: Set[Region]) -> int:
+        """How many of the wanted lie outside of regions where somebody has looked at all that was masked."""
+        return sum(query.positions.numel() for query in self.asking if query.region not in looked)
 
     def rows(self, positions: Tensor) -> Tensor:
         """Where positions int64 [j] that are computed lie among those of all segments, int64 [j]."""

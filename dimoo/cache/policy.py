@@ -31,18 +31,19 @@ class Look:
     wanted: Tensor
     """int64 [m]: the positions whose logits this step needs, ascending."""
     within: tuple[int, int]
-    """The first and the last position between which those lie: of a text its block's, of pictures their own ..."""
+    """The first and the last position between which those lie, as the host knows: of a text its block's, of a picture
+    its own ..."""
     window: tuple[int, int]
     """... and the same when all of it was computed last."""
     changed: Tensor
     """bool [n]: the token is another one than when it was computed: what was committed since."""
     written: int
-    """How many of `changed` hold at most, as the host knows; so many exactly if no token was masked again."""
+    """How many positions of the row were written or masked again since the step before, at most: so many of `changed`
+    hold, if what had changed before was computed then."""
     peaks: Tensor
     """float [n]: the largest logit of each position when it was computed last, -inf where nobody looked."""
     unseen: int
-    """How many of the wanted nobody looked at, at most, as the host knows; so many exactly if no token was masked
-    again."""
+    """How many of the wanted that have not changed nobody looked at, at most: those of a block that is new."""
     told: tuple[int, ...]
     """What was asked for ahead, see `Foreseeing`."""
 

@@ -21,8 +21,6 @@ from dimoo.diffusion.sampler import Query
 
 Name = tuple[int, str]
 """(row, branch): names a segment, the context and then the canvas of one branch of one row."""
-Bounds = tuple[int, int]
-"""The first and the last of some positions."""
 
 
 def wanted_by(queries: Sequence[Query]) -> tuple[Name, ...]:

@@ -145,8 +145,7 @@ class StoredDenoiser:
         self.told(known)
         parts, at = list[Part](), 0
         for (row, name), (start, stop) in arranged.ranges.items():
-            own = [query for query in queries if query.row == row]
-            asking = [query for query in own if name in query.branches]
+            asking = [query for query in queries if query.row == row and name in query.branches]
             shift = arranged.packed.offsets[row, name] - start
             wanted = torch.cat([query.positions for query in asking]).sort().values + shift
             part = Part(
@@ -155,16 +154,8 @@ class StoredDenoiser:
                 length=stop - start,
                 context=arranged.contexts[row, name],
                 wanted=wanted,
-                within=(
-                    min(query.within[0] for query in asking) + shift,
-                    max(query.within[1] for query in asking) + shift,
-                ),
                 asking=tuple(asking),
-                step=max(query.step for query in own),
-                steps=max(query.steps for query in own),
-                left=own[0].left,
-                written=own[0].written,
-                again=own[0].again,
+                shift=shift,
                 anew=None,
                 at=at,
             )
@@ -197,7 +188,7 @@ class StoredDenoiser:
                 changed=tokens != segment.seen,
                 written=part.written,
                 peaks=segment.peaks,
-                unseen=part.unseen(segment),
+                unseen=part.unseen(segment.looked),
                 told=tuple(map(int, segment.ahead)),
             )
         )
@@ -216,7 +207,7 @@ class StoredDenoiser:
             segment.seen[part.anew] = tokens[part.anew]
             segment.step = part.step
             segment.since += 1
-        segment.look(part)
+        segment.looked |= {query.region for query in part.asking if query.region.complete}
 
     def _foresee(self, parts: Sequence[Part]) -> None:
         """Ask the policy what it has to know at the next step."""

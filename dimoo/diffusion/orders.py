@@ -23,7 +23,7 @@ from dimoo.diffusion.schedules import Schedule, remaining
 class Order(Protocol):
     """Decides what to predict and what to commit, a span at a time. No state: all is in the progress.
 
-    An order may have more to say: see `Counted`, `Windowed`, `Recalling` and `Particular`.
+    An order may have more to say: see `Counted`, `Blockwise`, `Recalling` and `Particular`.
     """
 
     def validate(self, length: int, steps: int) -> None:
@@ -53,12 +53,12 @@ class Counted(Protocol):
 
 
 @runtime_checkable
-class Windowed(Protocol):
-    """An order that predicts a part of the span at a time, and knows on the host which."""
+class Blockwise(Protocol):
+    """An order that works through the span from left to right, and knows on the host how far it is."""
 
-    def window(self, progress: Progress) -> tuple[int, int] | None:
-        """Offsets (start, stop) with start < stop: the candidates are all that is masked between them, as long as what
-        was committed has stayed. None: they may be any."""
+    def block_at(self, progress: Progress) -> tuple[int, int] | None:
+        """Offsets (start, stop) with start < stop: the candidates are all that is masked between them, and what came
+        to be masked again before `start`. None: they may be any. Caches rely on it."""
 
 
 @runtime_checkable
@@ -164,7 +164,7 @@ class BlockOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets before the block's end."""
-        _, end = self.window(progress)
+        _, end = self.block_at(progress)
         committed = len(progress.starts) - progress.left
         # All that was committed lay before the end of an earlier block or of this one.
         count = bisect_left(progress.starts, end) - committed if self._share(progress) else 0
@@ -175,7 +175,7 @@ class BlockOrder:
         del generator
         return most(candidates, confidence, min(self._share(progress), len(candidates)))
 
-    def window(self, progress: Progress) -> tuple[int, int]:
+    def block_at(self, progress: Progress) -> tuple[int, int]:
         """The current block."""
         per_block = self._steps_per_block(len(progress.masked), progress.steps)
         start = progress.step // per_block * self.block
@@ -183,7 +183,7 @@ class BlockOrder:
 
     def _share(self, progress: Progress) -> int:
         """How many tokens of the current block this step commits."""
-        start, end = self.window(progress)
+        start, end = self.block_at(progress)
         inside = bisect_left(progress.starts, end) - bisect_left(progress.starts, start)
         per_block = self._steps_per_block(len(progress.masked), progress.steps)
         share, rest = divmod(inside, per_block)

@@ -89,7 +89,7 @@ class AdaptiveOrder:
 
     def candidates(self, progress: Progress) -> Tensor:
         """The masked offsets of the block."""
-        _, end = self.window(progress)
+        _, end = self.block_at(progress)
         committed = len(progress.starts) - progress.left
         return places(progress.masked[:end], bisect_left(progress.starts, end) - committed)
 
@@ -103,11 +103,11 @@ class AdaptiveOrder:
         return _unranked(torch.arange(len(ranking), device=ready.device) < count, ranking)
 
     def _least(self, progress: Progress, count: int) -> int:
-        left, (_, end) = progress.steps - progress.step, self.window(progress)
+        left, (_, end) = progress.steps - progress.step, self.block_at(progress)
         behind = len({start // self.block for start in progress.starts if start >= end}) if self.block else 0
         return min(count, max(math.ceil(progress.left / left), math.ceil(count / max(1, left - behind))))
 
-    def window(self, progress: Progress) -> tuple[int, int]:
+    def block_at(self, progress: Progress) -> tuple[int, int]:
         """The first block with a mask left."""
         if self.block is None or progress.left == 0:
             return 0, progress.masked.numel()

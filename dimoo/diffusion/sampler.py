@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from dimoo.core.device import Count, read
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.canvas import Canvas, Span
-from dimoo.diffusion.turn import Outcome, Track, Turn
+from dimoo.diffusion.turn import Outcome, Region, Track, Turn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,22 +23,17 @@ class Query:
     row: int
     positions: Tensor
     """int64 [m]: canvas positions, ..."""
-    within: tuple[int, int]
-    """... none before the first nor after the second of these, as the host knows without asking; ..."""
-    complete: bool
-    """... and whether they are all that is masked between them."""
+    region: Region
+    """... all of them within this."""
     columns: tuple[int, int]
     branches: tuple[str, ...]
     step: int
     """The 0-based step of the span that asks ..."""
     steps: int
-    """... and how many its plan has at most, rounds of remasking among them: caches may follow a timetable."""
-    left: int
-    """How many positions of the row are masked, in all its spans ..."""
+    """... and how many the plans of its row have at most, with rounds of remasking: caches may follow a timetable."""
     written: int
-    """... and how many were written or masked again since the step before, ..."""
-    again: int
-    """... the latter alone: caches need not ask the device."""
+    """How many positions of the row, in all its spans, were written or masked again since the step before, at most:
+    caches need not ask the device."""
 
 
 class Denoiser(Protocol):
@@ -131,7 +126,7 @@ def sample(denoiser: Denoiser, canvas: Canvas, generators: Sequence[Generator]) 
             inquiring.told(known)
         numbers = dict(zip(going, told, strict=True))
         tracks = [
-            outcomes[index].counted(*numbers[index]) if index in numbers else replace(track, written=0, again=0)
+            outcomes[index].counted(*numbers[index]) if index in numbers else replace(track, written=0)
             for index, track in enumerate(tracks)
         ]
         committed = [outcomes[index].written(count) for index, (count, *_) in numbers.items()]
@@ -185,24 +180,20 @@ def _filled(canvas: Canvas, stops: Sequence[tuple[Span, bool | Tensor]]) -> Canv
 
 def _queries(turns: Iterable[Turn], tracks: Sequence[Track], step: int) -> list[Query]:
     """The logits that turns need."""
-    left, written, again = Counter[int](), Counter[int](), Counter[int]()
+    written, steps = Counter[int](), Counter[int]()
     for track in tracks:
-        left[track.span.row] += track.left
         written[track.span.row] += track.written
-        again[track.span.row] += track.again
+        steps[track.span.row] = max(steps[track.span.row], track.span.plan.most_steps)
     return [
         Query(
             row=turn.track.span.row,
             positions=turn.track.span.positions[turn.candidates],
-            within=turn.bounds[0],
-            complete=turn.bounds[1],
+            region=turn.region(),
             columns=turn.track.span.columns,
             branches=turn.guidance.branches,
             step=step,
-            steps=turn.track.span.plan.most_steps,
-            left=left[turn.track.span.row],
+            steps=steps[turn.track.span.row],
             written=written[turn.track.span.row],
-            again=again[turn.track.span.row],
         )
         for turn in turns
     ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dimoo.core.errors import ConfigError
 from dimoo.diffusion.confidence import Confidence
-from dimoo.diffusion.orders import Order, Particular, Recalling, Windowed
+from dimoo.diffusion.orders import Blockwise, Order, Particular, Recalling
 from dimoo.diffusion.parallel import check_settled
 from dimoo.diffusion.progress import Progress, flagged
 from dimoo.diffusion.spread import GridOrder
@@ -54,9 +54,9 @@ class SettledOrder:
         if isinstance(self.order, Particular):
             self.order.suits(confidence)
 
-    def window(self, progress: Progress) -> tuple[int, int] | None:
+    def block_at(self, progress: Progress) -> tuple[int, int] | None:
         """That of the inner order, if it has one."""
-        return self.order.window(progress) if isinstance(self.order, Windowed) else None
+        return self.order.block_at(progress) if isinstance(self.order, Blockwise) else None
 
     def candidates(self, progress: Progress) -> Tensor:
         """Those of the inner order."""

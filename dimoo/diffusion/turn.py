@@ -18,9 +18,21 @@ from dimoo.diffusion.canvas import Canvas, Span
 from dimoo.diffusion.confidence import Probability
 from dimoo.diffusion.guidance import Guidance
 from dimoo.diffusion.history import History
-from dimoo.diffusion.orders import Recalling, Windowed
+from dimoo.diffusion.orders import Blockwise, Recalling
 from dimoo.diffusion.progress import Progress, Standing, flagged, places
 from dimoo.diffusion.stopping import said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Where positions lie, as the host knows without asking the device: canvas positions of one span."""
+
+    first: int
+    """None of them lies before this one ..."""
+    last: int
+    """... or after this one."""
+    complete: bool
+    """Whether they are all of the span that is masked between them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +54,6 @@ class Track:
     """How many positions are masked now. It is counted along, so that a step need not wait for the device."""
     written: int = 0
     """How many positions were written or masked again since the step before; more, if one was written twice."""
-    again: int = 0
-    """How many of those were masked again."""
     stays: bool = True
     """Whether what was committed has stayed so far: nothing was masked again, no mask drawn."""
     rounds: int = 0
@@ -57,14 +67,14 @@ class Track:
         order, length, device = span.plan.order, span.positions.numel(), span.positions.device
         steps = order.history if isinstance(order, Recalling) else 0
         initial = canvas.masked[span.positions]
-        starts = tuple(initial.nonzero()[:, 0].tolist())
+        starts, positions = tuple(initial.nonzero()[:, 0].tolist()), span.positions.tolist()
         return cls(
             span=span,
             history=History.empty(steps=steps, length=length, device=device),
             certainty=torch.full((length,), torch.inf, device=device),
             initial=initial,
             starts=starts,
-            where=tuple(span.positions[initial].tolist()),
+            where=tuple(positions[start] for start in starts),
             left=len(starts),
         )
 
@@ -86,14 +96,7 @@ class Track:
             return self, canvas
         anew = self.span.positions[self.span.plan.remasking.anew(self.certainty, self.drawn)]
         count = anew.numel()
-        opened = replace(
-            self,
-            rounds=self.rounds + 1,
-            left=count,
-            written=self.written + count,
-            again=self.again + count,
-            stays=False,
-        )
+        opened = replace(self, rounds=self.rounds + 1, left=count, written=self.written + count, stays=False)
         return opened, canvas.mask(anew)
 
     def stops(self, canvas: Canvas, step: int) -> bool | Tensor:
@@ -157,16 +160,17 @@ class Turn:
     guidance: Guidance
     """The plan's, at this step: the branches that it does not need now are not computed."""
 
-    @property
-    def bounds(self) -> tuple[tuple[int, int], bool]:
-        """The first and the last canvas position between which the candidates lie, as the host knows without asking;
-        and whether they are all that is masked there."""
+    def region(self) -> Region:
+        """Where the candidates lie."""
         track, order = self.track, self.track.span.plan.order
-        window = order.window(self.progress) if track.stays and isinstance(order, Windowed) else None
-        if window is None:
-            return (track.where[0], track.where[-1]), self.candidates.numel() == track.left
-        first, stop = (bisect_left(track.starts, offset) for offset in window)
-        return (track.where[first], track.where[stop - 1]), True
+        block = order.block_at(self.progress) if isinstance(order, Blockwise) and not track.rounds else None
+        first, stop = 0, len(track.where)
+        if block is not None:
+            first, stop = (bisect_left(track.starts, offset) for offset in block)
+        # What came back may lie before the block.
+        where = track.where[first if track.stays else 0 : stop]
+        complete = (block is not None and track.stays) or self.candidates.numel() == track.left
+        return Region(first=min(where), last=max(where), complete=complete)
 
     def idle(self) -> Outcome:
         """What comes of it without logits: nothing."""
@@ -255,7 +259,6 @@ class Outcome:
             track,
             left=left - filled,
             written=committed + again + filled,
-            again=again,
             stays=track.stays and not masks and not again,
             filled=track.filled + filled,
         )

@@ -29,6 +29,7 @@ from dimoo.diffusion.canvas import Canvas, Plan
 from dimoo.diffusion.guidance import CONDITION, UNCONDITIONAL, ClassifierFree, MultiCondition
 from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.sampler import Query
+from dimoo.diffusion.turn import Region
 from dimoo.presets.config import ModelConfig
 from dimoo.presets.families import TEXT_TO_IMAGE, UNDERSTANDING
 from dimoo.tasks.plans import image_plan, text_plan
@@ -178,15 +179,12 @@ def step_bytes(backbone: MaskPredictor, step: Step) -> int:
     query = Query(
         row=0,
         positions=positions,
-        within=(0, step.canvas - 1),
-        complete=positions.numel() == step.targets,
+        region=Region(first=0, last=step.canvas - 1, complete=positions.numel() == step.targets),
         columns=step.columns,
         branches=step.plan.guidance.branches,
         step=0,
         steps=step.plan.steps,
-        left=step.targets,
         written=0,
-        again=0,
     )
     generator = _MetaGenerator()
 

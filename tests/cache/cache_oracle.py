@@ -30,8 +30,6 @@ class Memory:
     """The first and the last position of the blocks of which some was wanted when all was computed."""
     asked: set[tuple[int, int]] = field(default_factory=set)
     """The blocks of which some was wanted since then."""
-    back: int = 0
-    """How many masks came back since a step that wanted all that was masked."""
     peaks: dict[int, float] = field(default_factory=dict)
     logits: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """By position and first column."""
@@ -52,8 +50,6 @@ class Now:
     """What the sampler says."""
     unasked: int
     """How many of the wanted lie in blocks that were not asked for since all was computed."""
-    back: int
-    """How many masks came back, this step's among them, since one that wanted all; the sampler says it as well."""
     memory: Memory
 
     @property
@@ -95,8 +91,7 @@ def aimed(share: float, warmup: float, refresh: int, *, fixed: bool = False) -> 
     """What changed, then those of lowest largest logits among the wanted.
 
     As many more than were written as the share of the wanted says, at least all whose block was not asked for since all
-    was computed, that time included, and as many more as masks came back; or if `fixed` the share of the canvas, where
-    that is more.
+    was computed, that time included; or if `fixed` the share of the canvas, where that is more.
     """
 
     def rule(now: Now) -> set[int] | None:
@@ -105,11 +100,10 @@ def aimed(share: float, warmup: float, refresh: int, *, fixed: bool = False) -> 
         peaks = dict.fromkeys(range(len(now.tokens)), math.inf)
         peaks |= {position: now.memory.peaks.get(position, -math.inf) for position in now.wanted}
         peaks |= dict.fromkeys(now.changed, -math.inf)
-        unknown = min(len(now.wanted), now.unasked + now.back)
         if fixed:
-            count = max(math.ceil(share * (len(now.tokens) - now.context)), now.written + unknown)
+            count = max(math.ceil(share * (len(now.tokens) - now.context)), now.written + now.unasked)
         else:
-            count = now.written + max(math.ceil(share * len(now.wanted)), unknown)
+            count = now.written + max(math.ceil(share * len(now.wanted)), now.unasked)
         return set(sorted(peaks, key=lambda position: peaks[position])[:count])
 
     return rule
@@ -155,15 +149,12 @@ class NaiveCached:
         }
         """Of the canvas positions that are made."""
         self.memories: dict[tuple[int, str], Memory] = {}
-        self.restless: set[int] = set()
-        """Rows in which a mask came back."""
         self.computed: list[int] = []
         """Tokens of each step, of all segments."""
 
     @torch.no_grad()
     def __call__(self, canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         self.computed.append(0)
-        self.restless |= {query.row for query in queries if query.again}
         for name in {(query.row, branch): None for query in queries for branch in query.branches}:
             self._advance(name, canvas, queries)
         return [self._answer(query) for query in queries]
@@ -180,9 +171,7 @@ class NaiveCached:
         edges = [self._block(query, branch) for query in asking]
         within = min(first for first, _ in edges), max(last for _, last in edges)
         step, memory, chosen = own[0].step, self.memories.get(name), None
-        back = 0
         if memory is not None and memory.step == step - 1:
-            back = memory.back + own[0].again
             unasked = [
                 len(query.positions) for query, edge in zip(asking, edges, strict=True) if edge not in memory.asked
             ]
@@ -198,7 +187,6 @@ class NaiveCached:
                 within=within,
                 written=written,
                 unasked=sum(unasked),
-                back=back,
                 memory=memory,
             )
             chosen = self.rule(now)
@@ -211,7 +199,6 @@ class NaiveCached:
             memory.since += 1
         memory.step = step
         memory.asked |= {*edges}
-        memory.back = 0 if len(wanted) == canvas.row(row).tolist().count(canvas.mask_id) else back
         positions = sorted(range(len(tokens)) if chosen is None else chosen)
         self.computed[-1] += len(positions)
         rows = dict(zip(positions, self._forward(memory, tokens, positions), strict=True))
@@ -262,8 +249,9 @@ class NaiveCached:
         wanted = query.positions.tolist()
         (span,) = [span for span in self.start.spans if span.row == query.row and wanted[0] in span.positions.tolist()]
         places = span.positions.tolist()
-        # What came back may lie anywhere.
-        size = len(places) if query.row in self.restless else getattr(span.plan.order, "block", len(places))
+        order = getattr(span.plan.order, "order", span.plan.order)  # the inner one of a settled order
+        # After the steps of the order, all of which the rows here take, rounds of refinement know no blocks.
+        size = getattr(order, "block", len(places)) if query.step < span.plan.steps else len(places)
         hit = {places.index(position) // size for position in wanted}
         inside = [place for index, place in enumerate(places) if index // size in hit]
         made = [self._place(query, branch, place) for place in inside if self.start.ids[place] == self.start.mask_id]

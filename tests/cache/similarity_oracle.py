@@ -78,8 +78,8 @@ class NaiveSimilarity:
     @torch.no_grad()
     def __call__(self, canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         self.spent.append([0] * LAYERS)
-        names = {(query.row, branch): query.step for query in queries for branch in query.branches}
-        hidden = {name: self._segment(name, canvas, step) for name, step in names.items()}
+        names = {(query.row, branch): query for query in queries for branch in query.branches}
+        hidden = {name: self._segment(name, canvas, query.step, query.written) for name, query in names.items()}
         answers = []
         for query in queries:
             rows = []
@@ -92,7 +92,7 @@ class NaiveSimilarity:
             answers.append((states @ weight.T).float())
         return answers
 
-    def _segment(self, name: tuple[int, str], canvas: Canvas, step: int) -> list[Tensor]:
+    def _segment(self, name: tuple[int, str], canvas: Canvas, step: int, written: int) -> list[Tensor]:
         """The hidden states of its tokens after the last block."""
         row, branch = name
         request = self.requests[row][branch]
@@ -110,7 +110,7 @@ class NaiveSimilarity:
         for index, (block, kept) in enumerate(zip(self.backbone.blocks, before.layers, strict=True)):
             answer = list(range(context, len(tokens)))
             if index > 0 and age % self.cache.answer_refresh:
-                answer = self._least_similar(block, kept, hidden, answer, changed)
+                answer = self._least_similar(block, kept, hidden, answer, changed, written)
             prompt = [] if age % self.cache.prompt_refresh else list(range(context))
             self._compute(block, kept, hidden, prompt + answer)
             self.spent[-1][index] += len(prompt + answer)
@@ -118,8 +118,8 @@ class NaiveSimilarity:
         self.segments[name] = Segment(came=before.came, last=step, tokens=tokens, layers=before.layers)
         return hidden
 
-    def _least_similar(self, block, kept: Layer, hidden: list[Tensor], answer: list[int], changed: list[int]):
-        count = max(math.ceil(self.cache.share * len(answer)), len(changed))
+    def _least_similar(self, block, kept: Layer, hidden, answer: list[int], changed: list[int], written: int):
+        count = max(math.ceil(self.cache.share * len(answer)), written)
         cosines = {}
         for place in answer:
             new, old = block.attention.value.weight @ block.attention_norm(hidden[place]), kept.value[place]

@@ -30,14 +30,13 @@ def look(length: int = 12, **changes: Any) -> Look:
         "window": (5, length - 1),
         "changed": torch.zeros(length, dtype=torch.bool),
         "peaks": torch.arange(length, dtype=torch.float32),
-        "again": 0,
     }
     given = {**values, **changes}
-    wanted, again = given["wanted"], given.pop("again")
+    wanted = given["wanted"]
     counted = {
         "written": int(given["changed"].sum()),
         "within": (int(wanted[0]), int(wanted[-1])),
-        "unseen": min(len(wanted), int((given["peaks"][wanted] == -math.inf).sum()) + again),
+        "unseen": int(((given["peaks"] == -math.inf) & ~given["changed"])[wanted].sum()),
         "told": (),
     }
     return Look(**{**counted, **given})
@@ -194,15 +193,23 @@ def test_masks_that_came_back_are_counted_at_most() -> None:
     assert live is not None
     assert {7, 9} <= {*live}
     assert len(live) == 4
-    unseen = torch.tensor([0.0] * 5 + [3.0, 2.0, -math.inf, 1.0, 4.0])
-    assert chosen(MaxLogit(share=0.2, timetable=NEVER), length=10, peaks=unseen, again=2) == [6, 7, 8]
 
 
-def test_a_part_that_was_not_foreseen_is_no_part() -> None:
-    """As a row's plan has become another one: everything is computed."""
-    assert PaperMaxLogit(timetable=NEVER).anew(look()) is None
-    assert PaperMaxLogit(timetable=Timetable(warmup=0.0, refresh=3)).ahead(2, 6, torch.zeros(3)) == ()
-    assert PaperMaxLogit(timetable=NEVER).ahead(5, 6, torch.zeros(3)) == ()  # the last step
+def test_a_mask_that_came_back_takes_no_place_of_the_share() -> None:
+    """It is computed as what has changed is, whether somebody looked at it or not."""
+    peaks = torch.tensor([0.0] * 5 + [3.0, 2.0, -math.inf, 1.0, 4.0])
+    policy = MaxLogit(share=0.4, timetable=NEVER)
+    assert chosen(policy, length=10, peaks=peaks, changed=at(10, 7)) == [6, 7, 8]
+
+
+def test_a_step_ahead_of_a_whole_one_nothing_is_asked() -> None:
+    policy = PaperMaxLogit(timetable=Timetable(warmup=0.0, refresh=3))
+    assert [len(policy.ahead(step, 6, torch.zeros(3))) for step in range(6)] == [1, 1, 0, 1, 1, 0]
+
+
+def test_a_policy_that_is_not_told_says_so() -> None:
+    with pytest.raises(ConfigError, match="was not told what it asked for ahead; let a policy around it forward"):
+        PaperMaxLogit(timetable=NEVER).anew(look())
 
 
 @pytest.mark.parametrize("policy", [BlockCache(refresh=3), FrozenContext(refresh=3)], ids=repr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -12,24 +12,28 @@ from restless_rows import COSINE, changed, drawing_masks, restless, with_order
 from torch import Tensor
 
 from dimoo.backbone.model import Backbone
+from dimoo.cache.blocks import BlockCache
 from dimoo.cache.max_logit import MaxLogit, Timetable
 from dimoo.cache.policy import Look, Policy
 from dimoo.cache.stored import StoredCache
 from dimoo.core.rng import generator
 from dimoo.denoise import NoCache
 from dimoo.diffusion.canvas import Canvas
-from dimoo.diffusion.orders import BlockOrder
-from dimoo.diffusion.remasking import ReMDM
+from dimoo.diffusion.orders import BlockOrder, Order
+from dimoo.diffusion.parallel import AdaptiveOrder, Threshold
+from dimoo.diffusion.remasking import Refinement, ReMDM
 from dimoo.diffusion.sampler import Query, sample
 from dimoo.diffusion.settled import SettledOrder
 from dimoo.diffusion.spread import HaltonOrder
+
+EARLY = Timetable(warmup=0.0, refresh=4)
 
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_what_queries_say_of_their_places_is_true(backbone: Backbone, masks: bool) -> None:
     """Caches act on it, unseen by the device."""
     settling = SettledOrder(order=BlockOrder(block=2), steps=1)
-    rows = [*mixture(), *restless(looks_back=True), *wandering()]
+    rows = [*mixture(), *restless(looks_back=True), *wandering(), backwards()]
     rows.append(changed(text(steps=12, length=8, block=2, seed=12), order=settling))
     start = drawing_masks(start_of(rows)) if masks else start_of(rows)
     network = NoCache().denoiser(backbone, start, requests_of(rows))
@@ -39,22 +43,86 @@ def test_what_queries_say_of_their_places_is_true(backbone: Backbone, masks: boo
     def checked(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
         for query in queries:
             span = next(span for span in start.spans if span.row == query.row and span.columns == query.columns)
-            first, last = query.within
-            inside = span.positions[(span.positions >= first) & (span.positions <= last)]
+            region, places = query.region, span.positions.sort().values
+            inside = places[(places >= region.first) & (places <= region.last)]
             assert {*query.positions.tolist()} <= {*inside.tolist()}
-            if query.complete:
-                assert query.positions.tolist() == inside[canvas.masked[inside]].tolist()
+            if region.complete:
+                assert sorted(query.positions.tolist()) == inside[canvas.masked[inside]].tolist()
             own = slice(sum(start.lengths[: query.row]), sum(start.lengths[: query.row + 1]))
-            back = canvas.masked[own] & ~before[0].masked[own]
-            assert query.again >= int(back.sum())
             assert query.written >= int((canvas.ids[own] != before[0].ids[own]).sum())
-            seen.append((query.complete, inside.numel() < span.positions.numel()))
+            seen.append((region.complete, inside.numel() < places.numel()))
         before[0] = canvas
         return network(canvas, queries)
 
     for _ in sample(checked, start, [generator(row.seed) for row in rows]):
         pass
     assert {(True, True), (True, False), (False, False)} <= {*seen}
+
+
+LIKELY = Threshold(threshold=0.4)
+IN_BLOCKS: dict[str, Order] = {
+    "equal shares": BlockOrder(block=4),
+    "adaptive": AdaptiveOrder(rule=LIKELY, block=4),
+    "settled": SettledOrder(order=BlockOrder(block=4), steps=1),
+    "settled adaptive": SettledOrder(order=AdaptiveOrder(rule=LIKELY, block=4), steps=1),
+}
+
+
+def regions(backbone: Backbone, row: Row, *, masks: bool = False) -> list[tuple[int, int, bool]]:
+    """Those of each step, counted from the first token of the answer."""
+    found: list[tuple[int, int, bool]] = []
+    start = drawing_masks(start_of([row])) if masks else start_of([row])
+    network = NoCache().denoiser(backbone, start, requests_of([row]))
+
+    def noting(canvas: Canvas, queries: Sequence[Query]) -> list[Tensor]:
+        found.extend((query.region.first, query.region.last, query.region.complete) for query in queries)
+        return network(canvas, queries)
+
+    for _ in sample(noting, start, [generator(row.seed)]):
+        pass
+    return found
+
+
+@pytest.mark.parametrize("order", IN_BLOCKS.values(), ids=IN_BLOCKS)
+def test_a_region_is_the_block_whatever_of_it_is_made(backbone: Backbone, order: Order) -> None:
+    """10 positions after one that is given, and of those the second and the last are given as well."""
+    row = changed(text(steps=9, length=10, seed=3), order=order)
+    known = list(row.ids)
+    known[2] = known[10] = 7
+    found = regions(backbone, replace(row, ids=tuple(known)))
+    assert {*found} == {(1, 4, True), (5, 8, True), (9, 9, True)}
+    assert found == sorted(found)
+
+
+def test_once_something_comes_back_a_region_begins_with_the_span(backbone: Backbone) -> None:
+    refined = changed(text(steps=6, length=6, seed=3), remasking=Refinement(rounds=2, share=0.4))
+    assert {*regions(backbone, refined)[-2:]} == {(1, 6, True)}
+    assert {*regions(backbone, changed(picture(steps=6), remasking=ReMDM(eta=0.9)))} == {(0, 13, True)}
+    drawn = regions(backbone, changed(text(steps=6, length=6, seed=3), draw=Masks()), masks=True)
+    assert drawn == [(1, 3, True), *[(1, 3, False)] * 2, *[(1, 6, True)] * 3]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Draws nothing but the mask."""
+
+    def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        del generator
+        return torch.zeros(len(logits), dtype=torch.int64)
+
+
+def test_positions_in_any_order_are_found(backbone: Backbone) -> None:
+    for policy in (BlockCache(scope="block"), BlockCache(scope="suffix"), MaxLogit(share=0.3, timetable=EARLY)):
+        start, requests = start_of([backwards()]), requests_of([backwards()])
+        *_, last = sample(StoredCache(policy=policy).denoiser(backbone, start, requests), start, [generator(0)])
+        assert not last.canvas.masked.any()
+
+
+def backwards() -> Row:
+    """A picture whose span counts from its last code to its first."""
+    row = picture(steps=5, seed=13)
+    (places, columns, own) = row.parts[0]
+    return replace(row, parts=((places[::-1], columns, own),))
 
 
 def wandering() -> list[Row]:
@@ -82,7 +150,7 @@ class Checked:
         return self.inner.surveys(step, steps)
 
     def anew(self, look: Look) -> Tensor | None:
-        unseen = int((look.peaks[look.wanted] == -torch.inf).sum())
+        unseen = int(((look.peaks == -torch.inf) & ~look.changed)[look.wanted].sum())
         assert unseen <= look.unseen <= look.wanted.numel()
         assert int(look.changed.sum()) <= look.written
         assert look.within[0] <= int(look.wanted[0])
@@ -93,7 +161,7 @@ class Checked:
 
 def looks(backbone: Backbone, rows: list[Row], *, fixed: bool = False, masks: bool = False) -> list[bool]:
     """Of each look whether as many were unseen as it said."""
-    checked = Checked(inner=MaxLogit(share=0.3, timetable=Timetable(warmup=0.0, refresh=4), fixed=fixed))
+    checked = Checked(inner=MaxLogit(share=0.3, timetable=EARLY, fixed=fixed))
     policy: Policy = checked
     start = drawing_masks(start_of(rows)) if masks else start_of(rows)
     denoiser = StoredCache(policy=policy).denoiser(backbone, start, requests_of(rows))

@@ -31,8 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from dimoo.backbone.model import Backbone
-from dimoo.cache.frozen import FrozenContext
-from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
+from dimoo.cache.max_logit import PaperMaxLogit, Timetable
 from dimoo.cache.similarity import SimilarityCache
 from dimoo.cache.stored import StoredCache
 from dimoo.core.device import sent
@@ -177,19 +176,6 @@ def reads_of(backbone: Backbone, rows: list[Row], cache: Cache, *, recorded: boo
     return found
 
 
-EARLY = Timetable(warmup=0.0, refresh=4)
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [MaxLogit(share=0.3, timetable=EARLY), MaxLogit(share=0.3, timetable=EARLY, fixed=True), FrozenContext(refresh=3)],
-    ids=repr,
-)
-def test_nor_does_a_cache_whose_counts_are_known(backbone: Backbone, policy: Any) -> None:
-    rows = [picture(steps=8), edit(steps=8)]
-    assert all(step == [] for step in reads_of(backbone, rows, StoredCache(policy=policy), recorded=True))
-
-
 CACHES: list[Cache] = [
     SimilarityCache(share=0.3, prompt_refresh=3, answer_refresh=2),
     *(StoredCache(policy=policy) for policy in partial_policies()),
@@ -197,7 +183,14 @@ CACHES: list[Cache] = [
 
 
 @pytest.mark.parametrize("cache", CACHES, ids=repr)
-def test_the_published_cache_alone_reads_and_once_for_all_rows_and_branches(backbone: Backbone, cache: Cache) -> None:
+@pytest.mark.parametrize("name", STATIC)
+def test_nor_does_a_cache_but_the_published_one(backbone: Backbone, cache: Cache, name: str) -> None:
+    found = reads_of(backbone, STATIC[name](), cache, recorded=True)
+    assert max(map(len, found)) == asks(cache)
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=repr)
+def test_which_reads_once_for_all_rows_and_branches(backbone: Backbone, cache: Cache) -> None:
     """Also as rows idle, leave and come back, and where guidance begins later."""
     found = reads_of(backbone, [*mixture(), text(steps=12, length=6, scale=1.0, seed=8)], cache)
     assert max(map(len, found)) == asks(cache)
@@ -254,7 +247,8 @@ def test_a_step_reads_once_also_for_caches_of_all_kinds(backbone: Backbone) -> N
 
 def test_a_denoiser_that_nobody_tells_reads_itself(backbone: Backbone) -> None:
     """Behind a function of its user's, say; and makes the same."""
-    cache, rows = StoredCache(policy=PaperMaxLogit(share=0.3, timetable=EARLY)), mixture()
+    cache = StoredCache(policy=PaperMaxLogit(share=0.3, timetable=Timetable(warmup=0.0, refresh=4)))
+    rows = mixture()
     start = start_of(rows)
     within: list[list[str]] = []
 

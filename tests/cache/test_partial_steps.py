@@ -19,11 +19,15 @@ from cached_rows import (
     text,
     traces,
 )
+from restless_rows import changed
 
 from dimoo.backbone.model import Backbone
 from dimoo.cache.policy import Policy
 from dimoo.cache.stored import StoredCache
+from dimoo.diffusion.orders import BlockOrder
+from dimoo.diffusion.parallel import AdaptiveOrder, Threshold
 from dimoo.diffusion.remasking import Refinement, Remasking, ReMDM
+from dimoo.diffusion.settled import SettledOrder
 
 RULES = [
     paper(0.23, 0.2, 4),
@@ -35,6 +39,7 @@ RULES = [
     frozen(3),
 ]
 """What the policies say, once more."""
+LIKELY = Threshold(threshold=0.4)
 
 
 def remasked(row: Row, remasking: Remasking) -> Row:
@@ -56,12 +61,21 @@ ROWS = {
     "picture first": joint(steps=(8, 15), length=8, block=4, size=(4, 4), picture_first=True, seed=9),
     "taken back": remasked(picture(steps=8, seed=10), ReMDM(eta=0.8)),
     "refined": remasked(text(steps=9, length=9, block=3, scale=1.0, seed=11), Refinement(rounds=3, share=0.3)),
+    # The text idles at some steps, and the row keeps its timetable.
+    "idle words": joint(steps=(10, 8), length=8, block=4, size=(3, 3), seed=12),
+    "as they are sure": changed(text(steps=12, length=12, seed=13), order=AdaptiveOrder(rule=LIKELY, block=4)),
+    "settled": changed(text(steps=12, length=12, seed=14), order=SettledOrder(order=BlockOrder(block=4), steps=1)),
 }
-CASES = list(zip(partial_policies(), RULES, strict=True))
+CASES = [
+    (kind, policy, rule)
+    for kind in ROWS
+    for policy, rule in zip(partial_policies(), RULES, strict=True)
+    # What keeps logits is refused by an order that looks at how predictions change.
+    if not (kind == "settled" and policy.keeps_logits)
+]
 
 
-@pytest.mark.parametrize(("policy", "rule"), CASES, ids=[repr(policy) for policy, _ in CASES])
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize(("kind", "policy", "rule"), CASES, ids=[f"{kind}-{policy}" for kind, policy, _ in CASES])
 def test_parts_equal_the_naive_loop(exact: Backbone, kind: str, policy: Policy, rule: Rule) -> None:
     rows = [ROWS[kind]]
     start, requests = start_of(rows), requests_of(rows)

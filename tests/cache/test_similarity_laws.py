@@ -17,6 +17,7 @@ from dimoo.cache.stored import StoredCache
 from dimoo.core.errors import ConfigError
 from dimoo.denoise import BackboneDenoiser, RoutedDenoiser
 from dimoo.diffusion.sampler import Query
+from dimoo.diffusion.turn import Region
 
 PARTIAL = SimilarityCache(share=0.3, prompt_refresh=4, answer_refresh=3)
 
@@ -55,15 +56,12 @@ def queries_of(start, step=0, among=None, written=0):
         Query(
             row=span.row,
             positions=span.positions[start.masked[span.positions]],
-            within=(int(span.positions[0]), int(span.positions[-1])),
-            complete=True,
+            region=Region(first=int(span.positions[0]), last=int(span.positions[-1]), complete=True),
             columns=span.columns,
             branches=span.plan.guidance.branches,
             step=step,
             steps=span.plan.steps,
-            left=int(start.masked[span.positions].sum()),
             written=written,
-            again=0,
         )
         for span in start.spans
         if among is None or span.row in among

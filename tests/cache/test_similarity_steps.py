@@ -2,9 +2,11 @@
 
 import pytest
 from cached_rows import assert_same, edit, joint, picture, requests_of, start_of, text, traces
+from restless_rows import changed
 from similarity_oracle import NaiveSimilarity, deep, mlp_tokens
 
 from dimoo.cache.similarity import SimilarityCache
+from dimoo.diffusion.remasking import Refinement
 
 CACHES = {
     "never refreshed": SimilarityCache(share=0.3, prompt_refresh=100, answer_refresh=100),
@@ -17,6 +19,8 @@ ROWS = {
     "edit": edit(steps=5, seed=2),
     "idle guided text": text(steps=8, length=6, block=3, scale=1.0, seed=3),
     "joint": joint(steps=(6, 4), length=4, block=2, size=(2, 2), seed=4),
+    # More is written than there is: the last step's tokens, and all that the round takes back.
+    "refined whole": changed(picture(steps=2, size=(2, 3), seed=5), remasking=Refinement(rounds=2, share=1.0)),
 }
 
 

@@ -13,6 +13,7 @@ from dimoo.diffusion.orders import MaskGITOrder
 from dimoo.diffusion.sampler import Query, run
 from dimoo.diffusion.schedules import Cosine
 from dimoo.diffusion.stopping import NoStop
+from dimoo.diffusion.turn import Region
 
 MASK, TEXT, CODES = 0, (0, 20), (20, 36)
 BOTH = ("condition", "unconditional")
@@ -41,15 +42,12 @@ def query(row, positions, columns, branches):
     return Query(
         row=row,
         positions=torch.tensor(positions),
-        within=(min(positions), max(positions)),
-        complete=True,
+        region=Region(first=min(positions), last=max(positions), complete=True),
         columns=columns,
         branches=branches,
         step=0,
         steps=3,
-        left=0,
         written=0,
-        again=0,
     )
 
 

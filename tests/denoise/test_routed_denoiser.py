@@ -12,8 +12,9 @@ from torch import Tensor
 from dimoo.backbone.model import Backbone
 from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
-from dimoo.cache.max_logit import MaxLogit, Timetable
+from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
 from dimoo.cache.stored import StoredCache
+from dimoo.core.device import Count
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch, Branches, Cache, MaskPredictor, NoCache, RoutedDenoiser
@@ -22,9 +23,10 @@ from dimoo.diffusion.confidence import GumbelConfidence
 from dimoo.diffusion.draw import Categorical
 from dimoo.diffusion.guidance import ClassifierFree
 from dimoo.diffusion.orders import MaskGITOrder
-from dimoo.diffusion.sampler import Denoiser, Query, sample
+from dimoo.diffusion.sampler import Denoiser, Inquiring, Query, sample
 from dimoo.diffusion.schedules import Cosine
 from dimoo.diffusion.stopping import NoStop
+from dimoo.diffusion.turn import Region
 
 MASK, CODES, LENGTHS, STEPS = 0, (20, 36), (6, 9, 6, 8, 7), (4, 6, 6, 5, 3)
 FROZEN = StoredCache(policy=FrozenContext(refresh=4))
@@ -72,6 +74,14 @@ class Kept:
         self.calls.append((canvas, list(queries), [logits.clone() for logits in answers]))
         return answers
 
+    @property
+    def open_counts(self) -> Sequence[Count]:
+        return self.denoiser.open_counts if isinstance(self.denoiser, Inquiring) else ()
+
+    def told(self, numbers: Sequence[int]) -> None:
+        if isinstance(self.denoiser, Inquiring):
+            self.denoiser.told(numbers)
+
 
 def sampled(network: MaskPredictor, rows: Sequence[int], caches: Sequence[Cache]) -> tuple[Kept, list[list[int]]]:
     """What was answered, and the ids of each row at the end."""
@@ -91,11 +101,21 @@ def forwards(backbone: Backbone) -> Iterator[list[int]]:
 
 
 MIXED: list[Cache] = [NoCache(), FROZEN, AIMED, NoCache(), StoredCache(policy=BlockCache(scope="masked"))]
+EARLY = Timetable(warmup=0.0, refresh=3)
+ASKING: list[Cache] = [
+    StoredCache(policy=PaperMaxLogit(share=0.2, timetable=EARLY)),
+    StoredCache(policy=PaperMaxLogit(share=0.7, timetable=EARLY)),
+    StoredCache(policy=PaperMaxLogit(share=0.4, timetable=EARLY)),
+    NoCache(),
+    StoredCache(policy=PaperMaxLogit(share=0.7, timetable=EARLY)),
+]
+"""The first three ask the device for numbers, each for its own, all of which the sampler reads together."""
 
 
-def test_each_row_equals_its_run_alone(backbone: Backbone) -> None:
-    together, ids = sampled(backbone, range(5), MIXED)
-    for row, cache in enumerate(MIXED):
+@pytest.mark.parametrize("caches", [MIXED, ASKING], ids=["mixed", "asking"])
+def test_each_row_equals_its_run_alone(backbone: Backbone, caches: list[Cache]) -> None:
+    together, ids = sampled(backbone, range(5), caches)
+    for row, cache in enumerate(caches):
         alone, own = sampled(backbone, [row], [cache])
         assert own == [ids[row]]
         answers = [
@@ -162,15 +182,12 @@ def query(row: int, position: int) -> Query:
     return Query(
         row=row,
         positions=torch.tensor([position]),
-        within=(position, position),
-        complete=True,
+        region=Region(first=position, last=position, complete=True),
         columns=CODES,
         branches=("condition",),
         step=0,
         steps=1,
-        left=1,
         written=0,
-        again=0,
     )
 
 
