@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import torch
+from forwarding import Forwarding
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
 from dimoo.cache.policy import Policy
-from dimoo.core.device import Count
 from dimoo.core.rng import generator
 from dimoo.denoise import Branch, Branches
 from dimoo.diffusion.canvas import Canvas, Plan, Span
@@ -28,7 +28,7 @@ from dimoo.diffusion.draw import Categorical, Draw, Greedy
 from dimoo.diffusion.guidance import ClassifierFree, Guidance, MultiCondition, NoGuidance
 from dimoo.diffusion.guidance_steps import Interval
 from dimoo.diffusion.orders import BlockOrder, MaskGITOrder, Order
-from dimoo.diffusion.sampler import Denoiser, Inquiring, Query, sample
+from dimoo.diffusion.sampler import Denoiser, Query, sample
 from dimoo.diffusion.schedules import Cosine
 from dimoo.diffusion.stopping import NoStop
 
@@ -239,7 +239,7 @@ class Trace:
     """At the end."""
 
 
-class Watched:
+class Watched(Forwarding):
     """A denoiser that keeps what it answers, by row."""
 
     def __init__(self, denoiser: Denoiser, rows: int) -> None:
@@ -253,14 +253,6 @@ class Watched:
             trace.asked.append((query.step, query.branches, query.columns, (query.positions - first).tolist()))
             trace.logits.append(logits.clone())
         return answers
-
-    @property
-    def open_counts(self) -> Sequence[Count]:
-        return self.denoiser.open_counts if isinstance(self.denoiser, Inquiring) else ()
-
-    def told(self, numbers: Sequence[int]) -> None:
-        if isinstance(self.denoiser, Inquiring):
-            self.denoiser.told(numbers)
 
 
 def traces(denoiser: Denoiser, start: Canvas, rows: Sequence[Row]) -> list[Trace]:

@@ -21,6 +21,7 @@ from dimoo.denoise import NoCache
 from dimoo.diffusion.canvas import Canvas
 from dimoo.diffusion.orders import BlockOrder, Order
 from dimoo.diffusion.parallel import AdaptiveOrder, Threshold
+from dimoo.diffusion.progress import Progress
 from dimoo.diffusion.remasking import Refinement, ReMDM
 from dimoo.diffusion.sampler import Query, sample
 from dimoo.diffusion.settled import SettledOrder
@@ -132,7 +133,30 @@ def wandering() -> list[Row]:
         halton,
         changed(halton, remasking=ReMDM(eta=0.5)),
         changed(picture(steps=7, seed=11), remasking=ReMDM(eta=0.5)),
+        changed(picture(steps=6, seed=12), order=Halves(), remasking=ReMDM(eta=0.9)),
     ]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The first half, then the second with what came back; two in each step, and all that is left in the last."""
+
+    def validate(self, length: int, steps: int) -> None:
+        del length, steps
+
+    def block_at(self, progress: Progress) -> tuple[int, int]:
+        middle = len(progress.masked) // 2
+        return (0, middle) if 2 * progress.step < progress.steps else (middle, 2 * middle)
+
+    def left(self, progress: Progress) -> int:
+        return 0 if progress.step + 1 == progress.steps else progress.left - 2
+
+    def candidates(self, progress: Progress) -> Tensor:
+        return progress.masked[: self.block_at(progress)[1]].nonzero()[:, 0]
+
+    def commit(self, progress: Progress, candidates: Tensor, confidence: Tensor, generator: torch.Generator) -> Tensor:
+        del confidence, generator
+        return candidates if self.left(progress) == 0 else candidates[: 2 + progress.remasked]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from forwarding import Forwarding
 from torch import Tensor
 
 from dimoo.backbone.model import Backbone
@@ -14,7 +15,6 @@ from dimoo.cache.blocks import BlockCache
 from dimoo.cache.frozen import FrozenContext
 from dimoo.cache.max_logit import MaxLogit, PaperMaxLogit, Timetable
 from dimoo.cache.stored import StoredCache
-from dimoo.core.device import Count
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.denoise import BackboneDenoiser, Branch, Branches, Cache, MaskPredictor, NoCache, RoutedDenoiser
@@ -23,7 +23,7 @@ from dimoo.diffusion.confidence import GumbelConfidence
 from dimoo.diffusion.draw import Categorical
 from dimoo.diffusion.guidance import ClassifierFree
 from dimoo.diffusion.orders import MaskGITOrder
-from dimoo.diffusion.sampler import Denoiser, Inquiring, Query, sample
+from dimoo.diffusion.sampler import Denoiser, Query, sample
 from dimoo.diffusion.schedules import Cosine
 from dimoo.diffusion.stopping import NoStop
 from dimoo.diffusion.turn import Region
@@ -63,7 +63,7 @@ def branches_of(rows: Sequence[int]) -> list[Branches]:
 
 
 @dataclass
-class Kept:
+class Kept(Forwarding):
     """A denoiser that keeps calls and answers."""
 
     denoiser: Denoiser
@@ -73,14 +73,6 @@ class Kept:
         answers = self.denoiser(canvas, queries)
         self.calls.append((canvas, list(queries), [logits.clone() for logits in answers]))
         return answers
-
-    @property
-    def open_counts(self) -> Sequence[Count]:
-        return self.denoiser.open_counts if isinstance(self.denoiser, Inquiring) else ()
-
-    def told(self, numbers: Sequence[int]) -> None:
-        if isinstance(self.denoiser, Inquiring):
-            self.denoiser.told(numbers)
 
 
 def sampled(network: MaskPredictor, rows: Sequence[int], caches: Sequence[Cache]) -> tuple[Kept, list[list[int]]]:
