@@ -84,7 +84,7 @@ class PaperMaxLogit:
         return places(self._low(look.peaks), *look.told)
 
     def _low(self, peaks: Tensor) -> Tensor:
-        """bool [n]"""
+        """Which positions lie at or below the quantile of those that somebody looked at: float [n] -> bool [n]."""
         seen = peaks.masked_fill(peaks == -torch.inf, torch.nan)
         return peaks <= seen.nanquantile(self.share)
 

@@ -37,7 +37,7 @@ class Segment:
     looked: set[Region] = field(default_factory=set)
     """Where somebody has looked at all that was masked since all of it was computed."""
     ahead: tuple[Count, ...] = ()
-    """What the policy is told at the next step."""
+    """What the policy is told at the next step, as the device has it or, once that was read, as numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

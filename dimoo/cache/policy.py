@@ -45,7 +45,7 @@ class Look:
     unseen: int
     """How many of the wanted that have not changed nobody looked at, at most: those of a block that is new."""
     told: tuple[int, ...]
-    """What was asked for ahead, see `Foreseeing`."""
+    """What a `Foreseeing` policy asked for ahead; of another one nothing."""
 
 
 class Policy(Protocol):

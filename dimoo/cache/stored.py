@@ -115,7 +115,7 @@ class StoredDenoiser:
         return [count for segment in self._segments.values() for count in segment.ahead]
 
     def told(self, numbers: Sequence[int]) -> None:
-        """What those are."""
+        """Be told what `open_counts` are, in their order."""
         rest = iter(numbers)
         for segment in self._segments.values():
             segment.ahead = tuple(islice(rest, len(segment.ahead)))

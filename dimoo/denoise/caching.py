@@ -86,7 +86,7 @@ class RoutedDenoiser:
         return [count for denoiser in self._inquiring for count in denoiser.open_counts]
 
     def told(self, numbers: Sequence[int]) -> None:
-        """What those are."""
+        """Be told what `open_counts` are, in their order."""
         rest = iter(numbers)
         for denoiser in self._inquiring:
             denoiser.told(tuple(islice(rest, len(denoiser.open_counts))))

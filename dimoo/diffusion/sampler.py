@@ -52,10 +52,10 @@ class Inquiring(Protocol):
 
     @property
     def open_counts(self) -> Sequence[Count]:
-        """What it needs to know, after a step."""
+        """After a step, what it needs to know at the next; numbers once they are told."""
 
     def told(self, numbers: Sequence[int]) -> None:
-        """What those are, before the next."""
+        """Be told what `open_counts` are, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

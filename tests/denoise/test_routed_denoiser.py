@@ -101,7 +101,7 @@ ASKING: list[Cache] = [
     NoCache(),
     StoredCache(policy=PaperMaxLogit(share=0.7, timetable=EARLY)),
 ]
-"""The first three ask the device for numbers, each for its own, all of which the sampler reads together."""
+"""Three caches that ask the device for numbers, each for its own; the sampler reads all of them together."""
 
 
 @pytest.mark.parametrize("caches", [MIXED, ASKING], ids=["mixed", "asking"])
