@@ -31,7 +31,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
         table = codebook.detach().float()
         half_norms = table.square().sum(dim=1) / 2
         blocks = torch.split(vectors.detach().float(), _ROWS)
-        return torch.cat([(half_norms - rows @ table.T).argmin(dim=1) for rows in blocks])
+        return torch.cat([torch.addmm(half_norms, rows, table.T, alpha=-1).argmin(dim=1) for rows in blocks])
 
 
 def gather_sums(vectors: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
