@@ -86,6 +86,15 @@ class _Recipe(StrictConfig):
     optimizer: OptimizerConfig
     source: SourceConfig
 
+    @model_validator(mode="after")
+    def _validates_on_something(self) -> Self:
+        if self.run.validate_every is not None and self.source.kind != "world" and not self.source.held_out:
+            raise ValueError(
+                f"run.validate_every {self.run.validate_every} needs examples that are held out; set source.held_out"
+                " to their number, or run.validate_every to null"
+            )
+        return self
+
 
 class TokenizerRecipe(_Recipe):
     """Train an image tokenizer, from scratch or with more codes than one that there is."""
@@ -95,10 +104,10 @@ class TokenizerRecipe(_Recipe):
     objective: ObjectiveConfig
     discriminator_lr: float = Field(default=1e-4, gt=0)
     fit_pictures: int = Field(default=1024, ge=1)
-    """Examples to whose pictures the codebook is fitted before the first step."""
+    """Examples to whose pictures a learned codebook is fitted before the first step."""
     extends: str | None = None
     """A tokenizer folder, or "mini": its encoder and codes are kept and fixed, codes up to `tokenizer`'s size are added
-    and the decoder is trained on. `tokenizer` must be like it but for the size."""
+    and the decoder is trained on. `tokenizer` must be like it but for the size; its codes are not revived."""
 
     @model_validator(mode="after")
     def _alone(self) -> Self:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from dimoo.core.errors import ConfigError
 
+_HALF_A_DRAW = 2.0**-25
+"""Draws of float32 are multiples of 2^-24, so 0 stands for an interval; its middle."""
+
 
 class Schedule(Protocol):
     """The masked share m(u) and its derivative; both work element by element on floats of any shape."""
@@ -58,7 +61,7 @@ class Linear:
 class Power:
     """m(u) = 1 - u^p: p = 2 and 3 are MaskGIT's square and cubic, p = 1/2 its square root, p = 1 is linear.
 
-    Below p = 1 the slope at u = 0 is infinite.
+    Below p = 1 the slope grows without bound towards u = 0.
 
     Raises:
         ConfigError: the exponent is not a positive number.
@@ -75,7 +78,9 @@ class Power:
         return 1.0 - u**self.exponent
 
     def derivative(self, u: Tensor) -> Tensor:
-        """-p u^(p - 1)."""
+        """-p u^(p - 1); at 0, where that is infinite below p = 1, what it is at 2^-25."""
+        if self.exponent < 1.0:
+            u = u.clamp(min=_HALF_A_DRAW)
         return -self.exponent * u ** (self.exponent - 1.0)
 
 

@@ -150,7 +150,7 @@ def diffusion_module(
             kind_weights=_kind_weights(recipe, vocabulary),
         ),
         model_config=start.model_config(),
-        first_new=start.known if recipe.new_rows_steps else 0,
+        first_new=lambda: start.known,
         base=start.fingerprint if own and recipe.lora is not None else None,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW, Optimizer
 
 AVERAGE = "average"
@@ -51,8 +52,12 @@ class AveragedAdamW(AdamW):
 
 
 @contextmanager
-def averaged(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """The weights that have an average are it for a while; they are given back as they were."""
+def averaged(module: nn.Module, optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """The weights of a module that have an average are it for a while; they are given back as they were.
+
+    Where each process holds a part of the module, what the others lent it of theirs is given up before and after: a
+    forward without a backward leaves it there, and the next one would compute with it.
+    """
     pairs = [
         (weight, state[AVERAGE])
         for optimizer in optimizers
@@ -60,10 +65,12 @@ def averaged(optimizers: Iterable[Optimizer]) -> Iterator[None]:
         if AVERAGE in state
     ]
     kept = [weight.detach().clone() for weight, _ in pairs]
+    _give_up_lent(module)
     _copy([weight for weight, _ in pairs], [average for _, average in pairs])
     try:
         yield
     finally:
+        _give_up_lent(module)
         _copy([weight for weight, _ in pairs], kept)
 
 
@@ -81,6 +88,12 @@ def load_averages(module: nn.Module, optimizer: Optimizer, saved: Mapping[str, A
             state = saved["state"].get(names[weight] if isinstance(key, str) else key, {})
             if AVERAGE in state:
                 _copy([weight], [state[AVERAGE]])
+
+
+def _give_up_lent(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 @torch.no_grad()

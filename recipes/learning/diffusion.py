@@ -58,7 +58,7 @@ class DiffusionModule(StepModule):
         source: Source,
         objective: MaskedObjective,
         model_config: ModelConfig,
-        first_new: int = 0,
+        first_new: Callable[[], int] = lambda: 0,
         base: str | None = None,
     ) -> None:
         """Put the parts together.
@@ -71,7 +71,8 @@ class DiffusionModule(StepModule):
             source: of examples.
             objective: masks and loss.
             model_config: how the model is exported.
-            first_new: the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps` steps.
+            first_new: tells the first of the ids whose rows alone are trained in the first `recipe.new_rows_steps`
+                steps; later nobody asks.
             base: fingerprint of the weights that are frozen, where there are some; checkpoints hold but the others.
         """
         tokenizers = {
@@ -208,7 +209,7 @@ class DiffusionModule(StepModule):
         if not math.isfinite(total):
             raise self._not_finite(f"loss is {total / count}", noisy, losses)
         if new_rows_only:
-            keep_new_rows(self.backbone, self._first_new)
+            keep_new_rows(self.backbone, self._first_new())
         weights = list(self.backbone.parameters())
         total_norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         norm = whole(total_norm)

@@ -34,8 +34,8 @@ from recipes.learning.kept import fingerprint_of
 
 MAX_TOKENS = 2048
 """What a request and its answer may take together, of models from scratch: far beyond what they were taught."""
-SHAPE = ("d_model", "layers", "heads", "kv_heads", "mlp_hidden")
-"""Settings of the backbone that a warm start must share."""
+SHAPE = tuple(name for name in BackboneConfig.model_fields if name not in ("vocab_size", "attention"))
+"""Settings of the backbone that a warm start must share: weights fit another `rope_theta`, but mean something else."""
 PAIRED = 16_384
 """Examples in which a warm start with fewer codes looks for what the added ones stand for."""
 

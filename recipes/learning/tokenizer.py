@@ -135,12 +135,16 @@ class TokenizerModule(StepModule):
             codes.append(made.quantized.codes.flatten())
         clip = self.recipe.optimizer.clip
         measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), clip)
+        critics = [weight.grad for weight in self.adversary.parameters() if weight.grad is not None]
+        if critics:
+            measured["discriminator_grad_norm"] = torch.nn.utils.get_total_norm(critics)
         # All at once: on an accelerator every value that is read alone makes it wait.
         parts = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
         if not all(math.isfinite(value) for value in parts.values()):
             raise TrainingError(
                 f"a loss or gradient is not finite at step {step + 1}: {parts}; start again under another run.name with"
-                f" a lower optimizer.lr (now {self.recipe.optimizer.lr})"
+                f" a lower optimizer.lr (now {self.recipe.optimizer.lr}) or discriminator_lr"
+                f" ({self.recipe.discriminator_lr})"
             )
         rows, flat, revived = torch.cat(latents), torch.cat(codes), 0
         if not self.guard.skips(parts["grad_norm"]):

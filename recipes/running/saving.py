@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -28,6 +29,32 @@ META = "meta.pt"
 """What Lightning calls the file of all but tensors in a checkpoint in parts."""
 STATE = "optimizer_0.state"
 """And where it puts what the optimiser knows of each weight."""
+
+
+class Beside(TorchCheckpointIO):
+    """Writes a checkpoint's file where it is told to, through to the disk.
+
+    Lightning's own makes it in memory, then in the folder for temporary files, and copies it from there where that is
+    on another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
+    ) -> None:
+        """Write it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        del storage_options
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with Path(path).open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # how torch says that writing failed
+                raise OSError(str(error)) from error
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Saving(Checkpoint):
@@ -84,31 +111,22 @@ class Saving(Checkpoint):
         self._restore()
 
     def _save(self, trainer: L.Trainer, done: int) -> None:
-        # A file is written by Lightning beside the old one and then renamed. A folder of parts is renamed here, and one
-        # that a file takes the place of is kept aside. So there is always a whole checkpoint under a name that is
-        # looked for.
-        parts = isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint
-        new, old = self._path.with_suffix(NEW), self._path.with_suffix(OLD)
-        aside = not parts and self._path.is_dir()
-        trainer.strategy.barrier()  # all have looked
-        if trainer.is_global_zero and parts:
+        new = self._path.with_suffix(NEW)
+        if trainer.is_global_zero:
             _remove(new)
-        if trainer.is_global_zero and aside:
-            _remove(old)
-            self._path.rename(old)
         trainer.strategy.barrier()
         try:
-            trainer.save_checkpoint(new if parts else self._path)
+            trainer.save_checkpoint(new)
         except (OSError, CheckpointException) as error:
+            if new.is_file():
+                new.unlink()  # one in parts may still be written by others
             last = last_checkpoint(self._path.parents[1])
             kept = f"the one before is whole: {last}" if last.exists() else "there is none yet"
             raise TrainingError(
                 f"the checkpoint of step {done} cannot be written: {error}; {kept}. Make room, then go on with --resume"
             ) from error
-        if trainer.is_global_zero and parts:
+        if trainer.is_global_zero:
             exchange(new, self._path)
-        if trainer.is_global_zero and aside:
-            _remove(old)
         trainer.strategy.barrier()  # it is in its place before anyone ends
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -219,12 +237,15 @@ def _corrupt(path: Path, error: BaseException) -> CheckpointError:
 
 
 def exchange(new: Path, path: Path) -> None:
-    """Put a folder in the place of another; at every moment one of them is there under a name that is looked for."""
+    """Put a checkpoint in the place of another; at every moment a whole one is there under a name that is looked for.
+
+    A file takes the place of a file at once; where one of them is a folder, the one before is kept aside meanwhile.
+    """
     old = path.with_suffix(OLD)
-    if path.exists():
+    if path.exists() and (path.is_dir() or new.is_dir()):
         _remove(old)
         path.rename(old)
-    new.rename(path)
+    new.replace(path)
     _remove(old)
 
 

@@ -23,7 +23,7 @@ from recipes.config import RunConfig
 from recipes.learning.feeding import lost_workers
 from recipes.learning.operations import peak_operations
 from recipes.learning.steps import StepModule
-from recipes.running.saving import Saving, check, checkpoint_path
+from recipes.running.saving import Beside, Saving, check, checkpoint_path
 from recipes.running.together import failing_together
 from recipes.watching.logs import csv_loggers
 from recipes.watching.progress import RunProgress
@@ -47,10 +47,11 @@ def run_folder(run: RunConfig) -> Path:
 def precision(choice: Literal["auto", "fp32", "bf16"]) -> Literal["32-true", "bf16-mixed"]:
     """Lightning's name of the precision; `auto` is bf16 autocast where matrix products in bf16 are fast.
 
-    On a CPU that means AMX tiles: without them a bf16 product is emulated, and a hundred times slower than fp32.
+    On a CPU that means AMX tiles: without them a bf16 product is emulated, and a hundred times slower than fp32. GPUs
+    that emulate it take fp32 too.
     """
     if choice == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else _has_amx()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else _has_amx()
         choice = "bf16" if fast else "fp32"
     return "bf16-mixed" if choice == "bf16" else "32-true"
 
@@ -120,7 +121,7 @@ def make_trainer(
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=strategy(run),
-        plugins=_launcher(),
+        plugins=[Beside(), *_launcher()],
         default_root_dir=folder,  # else under SLURM what lies in the working directory may be loaded
         precision=precision(run.precision),
         logger=loggers,
@@ -166,10 +167,10 @@ def stopped(module: StepModule) -> Iterator[None]:
         ) from error
 
 
-def _launcher() -> SLURMEnvironment | None:
+def _launcher() -> list[SLURMEnvironment]:
     """SLURM, where Lightning would find it, but without its own checkpoints: requeueing is for the job script to do."""
     by_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    return SLURMEnvironment(auto_requeue=False) if by_slurm else None
+    return [SLURMEnvironment(auto_requeue=False)] if by_slurm else []
 
 
 def _peak(run: RunConfig, device: torch.device) -> float | None:

@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from dimoo.core.errors import ConfigError
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.build import held_out
 from dimoo.data.encoded import converted, decoded
@@ -32,11 +31,7 @@ SHOWN = 12
 
 
 def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Sequence[L.Callback]:
-    """The callbacks of a kind of recipe besides the trainer's own; `source` is the one that it trains on.
-
-    Raises:
-        ConfigError: there is to be a validation, and nothing that is held out.
-    """
+    """The callbacks of a kind of recipe besides the trainer's own; `source` is the one that it trains on."""
     if dry:
         return []
     first = recipe.run.steps * recipe.run.batch_size
@@ -47,11 +42,7 @@ def callbacks(recipe: Recipe, source: Source, folder: Path, *, dry: bool) -> Seq
         examples = (unseen, range(SHOWN if unseen.size is None else min(SHOWN, unseen.size)))
     parts: list[L.Callback] = [Pictures(*examples, folder / "pictures", every=recipe.run.sample_every)]
     if recipe.run.validate_every is not None:
-        if unseen is None:
-            raise ConfigError(
-                f"run.validate_every {recipe.run.validate_every} needs examples that are held out; set source.held_out"
-                " to their number, or run.validate_every to null"
-            )
+        assert unseen is not None, "such a config is refused"
         size = recipe.run.validate_examples if unseen.size is None else min(recipe.run.validate_examples, unseen.size)
         parts.append(Validation(unseen, range(size), every=recipe.run.validate_every))
     return parts
@@ -76,7 +67,7 @@ class Pictures(EverySteps):
             module.log("psnr", psnr, logger=False)  # for the progress line
             log(trainer.loggers, {"psnr": psnr}, step)
         else:
-            with averaged(trainer.optimizers):
+            with averaged(module, trainer.optimizers):
                 tokenizer = module.builder.image_tokenizer
                 grid = samples(module, [decoded(example, tokenizer) for example in examples])
         if not trainer.is_global_zero:  # all compute them, as each may hold but a part of the model

@@ -39,7 +39,7 @@ class Validation(EverySteps):
 
     def look(self, trainer: L.Trainer, module: TokenizerModule | DiffusionModule, step: int) -> None:
         """Measure and log."""
-        with averaged(trainer.optimizers):
+        with averaged(module, trainer.optimizers):
             if isinstance(module, TokenizerModule):
                 values = {"psnr/held_out": psnr(module, self._source, self._numbers)}
             else:

@@ -27,6 +27,15 @@ def test_endpoints_and_range(schedule, dtype):
 
 
 @settings(deadline=None)
+@given(SCHEDULES, st.sampled_from([torch.float32, torch.float64]))
+def test_no_draw_of_a_time_has_an_infinite_slope(schedule, dtype):
+    """0 is one of them."""
+    slopes = schedule.derivative(torch.tensor([0.0, 2.0**-24, 1.0 - 2.0**-24], dtype=dtype))
+    assert bool(slopes.isfinite().all())
+    assert slopes.dtype == dtype
+
+
+@settings(deadline=None)
 @given(SCHEDULES, st.floats(0.01, 0.99))
 def test_derivative_equals_autograd(schedule, value):
     u = torch.tensor([value, 0.5], dtype=torch.float64, requires_grad=True)

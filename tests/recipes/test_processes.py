@@ -22,7 +22,7 @@ from dimoo.core.errors import ConfigError, TrainingError
 from recipes.learning.diffusion import DiffusionModule
 from recipes.processes import first_process
 from recipes.run import export_run, run
-from recipes.running.saving import META, NEW, checkpoint_path, exchange, last_checkpoint, steps_of
+from recipes.running.saving import META, NEW, Beside, checkpoint_path, exchange, last_checkpoint, steps_of
 
 
 def after_steps(count: int, recipe: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,17 +49,21 @@ def test_copies_in_two_processes(tiny: Tiny, image_tokenizer: Path, monkeypatch:
 
 
 def test_parts_in_two_processes(tiny: Tiny, image_tokenizer: Path) -> None:
-    """Each holds a half of every matrix and of its average (FSDP2), computes two packs of four, and writes its half."""
-    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", "ema=0.6"))
+    """Each holds a half of every matrix and of its average (FSDP2), computes two packs of four, and writes its half.
+
+    What validation computes with the averages is forgotten, also where no checkpoint follows at once.
+    """
+    same = ["ema=0.6", "run.validate_every=3", "run.validate_examples=8"]
+    whole = run(tiny("world_base", "run.name=whole", "accumulate=4", *same))
     folder = whole.parent
-    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", "ema=0.6"]
+    changes = ["run.name=parts", "accumulate=2", "run.devices=2", "run.parallel=fsdp", *same]
     changes.append("run.checkpoints=parts")
     two(TORCHRUN, folder, image_tokenizer, *changes, "--stop-after", "4", steps=4)
     two(TORCHRUN, folder, image_tokenizer, *changes, "--resume")
     assert_same(whole, folder / "parts")
     assert [path.name for path in (folder / "parts/checkpoints").iterdir()] == ["last.ckpt"]
     assert (folder / "parts/checkpoints/last.ckpt").is_dir()
-    alone = tiny("world_base", "run.name=parts", "accumulate=4", "ema=0.6")
+    alone = tiny("world_base", "run.name=parts", "accumulate=4", *same)
     with pytest.raises(ConfigError, match=r"is in parts, which only several processes .* go on from"):
         run(alone, resume=True)
     before = load_file(folder / "parts/export/model.safetensors")
@@ -175,6 +179,7 @@ def test_while_a_checkpoint_takes_the_place_of_another_one_of_them_is_found(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", broken_off("rename", Path.rename))
+        patch.setattr(Path, "replace", broken_off("replace", Path.replace))
         patch.setattr("shutil.rmtree", broken_off("rmtree", shutil.rmtree))
         try:
             exchange(new, path)
@@ -182,7 +187,7 @@ def test_while_a_checkpoint_takes_the_place_of_another_one_of_them_is_found(
             assert after < 3
     assert steps_of(last_checkpoint(tmp_path)) == (2 if after < 2 else 4)
     if after == 3:
-        assert done == ["rename", "rename", "rmtree"]
+        assert done == ["rename", "replace", "rmtree"]
         assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -212,6 +217,41 @@ def test_which_process_writes(environment: dict[str, str], first: bool, monkeypa
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert first_process() is first
+
+
+def test_a_file_takes_the_place_of_a_checkpoint_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of one in parts, which may have been kept aside when a run was broken off."""
+    path = checkpoint_path(tmp_path)
+    path.parent.mkdir()
+    new, old = path.with_suffix(NEW), path.with_suffix(".previous")
+
+    def write(steps: int) -> None:
+        Beside().save_checkpoint({"steps_done": steps, "guard": {}}, new)
+
+    write(2)
+    exchange(new, path)
+    write(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: pytest.fail("the one before was moved away"))
+        exchange(new, path)
+    assert steps_of(last_checkpoint(tmp_path)) == 4
+    path.unlink()
+    old.mkdir()
+    torch.save({"steps_done": 4, "guard": {}}, old / META)
+    write(6)
+    assert steps_of(last_checkpoint(tmp_path)) == 4
+    exchange(new, path)
+    assert steps_of(last_checkpoint(tmp_path)) == 6
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_checkpoints_are_written_where_they_stay(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder for temporary files may be on another disk, and smaller."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    monkeypatch.setattr("shutil.move", lambda *_, **__: pytest.fail("a file was moved, which may be to another disk"))
+    folder = Path(tiny("world_base").run.folder) / "world_base"
+    assert run(tiny("world_base", "run.steps=2")) == folder
+    assert checkpoint(folder)["steps_done"] == 2
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

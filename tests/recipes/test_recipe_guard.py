@@ -18,6 +18,7 @@ from dimoo.core.errors import TrainingError
 from recipes.learning.diffusion import DiffusionModule
 from recipes.learning.guard import LEAST, MOST_IN_A_ROW, NAMED, WINDOW, SpikeGuard, place_of
 from recipes.learning.steps import StepModule
+from recipes.learning.tokenizer import TokenizerModule
 from recipes.run import run
 
 NORMS = st.floats(min_value=0.0, max_value=1e3)
@@ -169,6 +170,21 @@ def test_the_first_gradient_that_is_not_finite_is_named(tiny: Tiny, monkeypatch:
     with pytest.raises(TrainingError, match=said) as error:
         run(tiny("world_base"))
     assert f"the gradient of {names[-2]}, the first by name; start again" in str(error.value)
+
+
+def test_a_gradient_of_the_critic_that_is_not_finite_ends_the_run_before_it_is_learnt_from(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(module: TokenizerModule) -> None:
+        module.adversary[0].register_hook(lambda gradient: gradient * math.inf)
+
+    before_step(monkeypatch, TokenizerModule, 4, poison)
+    recipe = tiny("world_tokenizer", "run.save_every=1")
+    with pytest.raises(TrainingError, match=r"not finite at step 5: .*'discriminator_grad_norm': (nan|inf)}.*discrim"):
+        run(recipe)
+    state = checkpoint(Path(recipe.run.folder) / recipe.run.name)
+    assert state["steps_done"] == 4
+    assert all(bool(weight.isfinite().all()) for weight in state["state_dict"].values())
 
 
 def test_many_examples_are_counted() -> None:

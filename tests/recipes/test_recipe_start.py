@@ -20,7 +20,7 @@ from dimoo.tasks.assemble import load_backbone
 from recipes.config import DiffusionRecipe
 from recipes.learning.assemble import diffusion_module
 from recipes.learning.diffusion import DiffusionModule
-from recipes.run import main, run
+from recipes.run import export_run, main, run
 
 CODES = 32
 ADDED = 10
@@ -74,15 +74,16 @@ def test_what_it_exports_still_converses(tiny: Tiny, talker: Path) -> None:
     assert module.builder.prompts.vocabulary == model.config.vocabulary
 
 
-@pytest.mark.parametrize("name", ["sft", "world_all"])
+@pytest.mark.parametrize(("name", "phase"), [("sft", 0), ("world_all", 0), ("world_all", 2)])
 def test_once_begun_a_run_needs_its_warm_start_no_more(
-    name: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, phase: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where codes were added, for which thousands of examples are looked at."""
+    """Also where codes were added, for which thousands of examples are looked at, and their rows trained at first."""
     recipe = tiny(name)
     assert isinstance(recipe, DiffusionRecipe)
     shutil.copytree(str(recipe.warm_start), tmp_path / "first")
-    whole, broken = (tiny(name, f"warm_start={tmp_path / 'first'}", f"run.name={it}") for it in ("whole", "broken"))
+    changes = (f"warm_start={tmp_path / 'first'}", f"new_rows_steps={phase}")
+    whole, broken = (tiny(name, *changes, f"run.name={it}") for it in ("whole", "broken"))
     wanted = checkpoint(run(whole))["state_dict"]
     with monkeypatch.context() as patch:
         before_step(patch, DiffusionModule, 4, power_cut)
@@ -90,6 +91,7 @@ def test_once_begun_a_run_needs_its_warm_start_no_more(
             run(broken)
     shutil.rmtree(tmp_path / "first")
     assert list(differences(checkpoint(run(broken, resume=True))["state_dict"], wanted)) == []
+    export_run(broken)
 
 
 def test_a_warm_start_that_is_not_there_is_named(tiny: Tiny) -> None:
@@ -210,11 +212,12 @@ def test_as_many_processes_as_were_started(tiny: Tiny, monkeypatch: pytest.Monke
 
 
 def test_a_start_of_another_shape_names_the_settings_that_differ(tiny: Tiny) -> None:
-    """Also heads, of which no tensor tells."""
-    recipe = tiny("sft", "backbone.layers=2", "backbone.heads=1", "backbone.kv_heads=1")
+    """Also heads and rotary frequencies, of which no tensor tells."""
+    recipe = tiny("sft", "backbone.layers=2", "backbone.heads=1", "backbone.kv_heads=1", "backbone.rope_theta=500")
     with pytest.raises(ConfigError) as error:
         diffusion_module(DiffusionRecipe.model_validate(recipe))
     assert str(error.value).partition(" has another shape than the recipe: ")[2] == (
-        "backbone.layers 2 against its 1, backbone.heads 1 against its 2, backbone.kv_heads 1 against its 2; take its:"
-        " --set backbone.layers=1 --set backbone.heads=2 --set backbone.kv_heads=2"
+        "backbone.layers 2 against its 1, backbone.heads 1 against its 2, backbone.kv_heads 1 against its 2,"
+        " backbone.rope_theta 500.0 against its 10000.0; take its: --set backbone.layers=1 --set backbone.heads=2"
+        " --set backbone.kv_heads=2 --set backbone.rope_theta=10000.0"
     )
