@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe = registry.get(options.name)
         if options.start is not None:
-            if options.resume:
-                raise ConfigError("--from starts a run and --resume goes on with one; give one of them")
+            if isinstance(options.resume, Path):
+                raise ConfigError("--resume RUN goes on with the settings of RUN; leave --from out")
             recipe = _started_from(recipe, options.start)
         for place in (options.resume, options.export):
             if isinstance(place, Path):
@@ -75,14 +76,15 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
         The run folder; its `export` folder is what `dimoo` loads.
 
     Raises:
-        ConfigError: the run folder holds another run already, or the recipe differs from the one resumed.
+        ConfigError: the run folder holds another run already, or another process is at it; or the recipe differs from
+            the one resumed.
         CheckpointError: there is nothing to resume.
         TrainingError: the loss is not finite, or the run was stopped from outside; nothing is exported.
     """
     # Lightning takes seconds to import; --print and --help do without.
     from recipes.learning.assemble import build_module, export
     from recipes.report import write_report
-    from recipes.running.claim import claim
+    from recipes.running.claim import claimed
     from recipes.running.environment import note_environment
     from recipes.running.saving import last_checkpoint, steps_of
     from recipes.running.trainer import fit, make_trainer, run_folder, sharded
@@ -98,25 +100,24 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
             f"{path} is in parts, which only several processes with run.parallel fsdp go on from; set run.devices and"
             " run.parallel as they were, or --export it and start from the export"
         )
-    if not dry and first_process():
-        claim(recipe, folder, resume=resume)
-    with looking() as progress:
-        module = build_module(recipe, filled=not sharded(recipe.run), restored=resume, progress=progress)
-    extras = callbacks(recipe, module.source, folder, dry=dry)
-    if dry:
-        fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
-        if first_process() and not sharded(recipe.run):
-            with tempfile.TemporaryDirectory() as scratch:
-                export(module, Path(scratch))
-        return folder
-    if done < recipe.run.steps:
+    with claimed(recipe, folder, resume=resume) if first_process() and not dry else nullcontext():
+        with looking() as progress:
+            module = build_module(recipe, filled=not sharded(recipe.run), restored=resume, progress=progress)
+        extras = callbacks(recipe, module.source, folder, dry=dry)
+        if dry:
+            fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)
+            if first_process() and not sharded(recipe.run):
+                with tempfile.TemporaryDirectory() as scratch:
+                    export(module, Path(scratch))
+            return folder
+        if done < recipe.run.steps:
+            if first_process():
+                note_environment(folder, recipe.run, done=done)
+            trainer = make_trainer(recipe.run, callbacks=extras, done=done)
+            fit(trainer, module, checkpoint=path if resume else None)
         if first_process():
-            note_environment(folder, recipe.run, done=done)
-        trainer = make_trainer(recipe.run, callbacks=extras, done=done)
-        fit(trainer, module, checkpoint=path if resume else None)
-    if first_process():
-        _export(recipe, folder, weights)
-        write_report(folder)
+            _export(recipe, folder, weights)
+            write_report(folder)
     return folder
 
 
@@ -160,11 +161,15 @@ def _started_from(recipe: Recipe, place: str) -> Recipe:
     """A recipe with another checkpoint to start from; of a run's folder its export is taken.
 
     Raises:
-        ConfigError: the recipe trains no transformer.
+        ConfigError: the recipe trains no transformer, or the run has no export.
     """
     if recipe.kind != "diffusion":
         raise ConfigError(f"--from is for recipes of kind 'diffusion', not {recipe.kind!r}")
+    from recipes.running.claim import CONFIG
+
     export = Path(place) / "export"
+    if not export.is_dir() and (Path(place) / CONFIG).is_file():
+        raise ConfigError(f"the run in {place!r} has not been exported yet; export it: --export {place}")
     return override(recipe, [f"warm_start={json.dumps(str(export) if export.is_dir() else place)}"])
 
 

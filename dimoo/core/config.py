@@ -139,5 +139,6 @@ def _key(node: Any, key: str, path: str) -> str | int:
         return int(key)
     if isinstance(node, dict) and key in node:
         return key
-    known = f"0..{len(node) - 1}" if isinstance(node, list) else ", ".join(node) if isinstance(node, dict) else "none"
+    known = f"0..{len(node) - 1}" if isinstance(node, list) else ", ".join(node) if isinstance(node, dict) else ""
+    known = known or "none; set what it is to be part of as a whole, in JSON"
     raise ConfigError(f"override {path!r}: there is no {key!r} here; known: {known}")

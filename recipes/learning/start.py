@@ -92,7 +92,7 @@ class Start:
         """Ids below this have rows in the warm start; those from it on are new.
 
         Raises:
-            ConfigError: its text ids are not the recipe's.
+            ConfigError: its text ids are not the recipe's, or its codes not those of the image tokenizer.
             CheckpointError: it cannot be read.
         """
         checkpoint = _opened(self.recipe)
@@ -103,8 +103,13 @@ class Start:
                 f"{self.recipe.warm_start!r} has another text tokenizer than {self.recipe.text_tokenizer!r}: its rows"
                 " stand for other words; set text_tokenizer to warm_start"
             )
-        if not parts.config.vocabulary.modalities:
+        if parts.image is None:
             return parts.text.size
+        if not _has_codes_of(self.image, parts.image):
+            raise ConfigError(
+                f"{self.recipe.warm_start!r} has another image tokenizer than {self.recipe.image_tokenizer!r}: its rows"
+                " stand for other codes; set image_tokenizer to its own, or to one that extends it"
+            )
         text_size = parts.config.vocabulary.text_size
         if text_size != self.vocabulary.text_size:
             raise ConfigError(
@@ -211,7 +216,19 @@ class Start:
     @cached_property
     def _code_vectors(self) -> Tensor:
         """One vector per code, [K, C]."""
-        return self.image.quantizer.lookup(torch.arange(self.image.codebook_size)[None, None])[0, :, 0].T
+        return _vectors(self.image)
+
+
+def _vectors(image: ImageTokenizer) -> Tensor:
+    return image.quantizer.lookup(torch.arange(image.codebook_size)[None, None])[0, :, 0].T
+
+
+def _has_codes_of(image: ImageTokenizer, before: ImageTokenizer) -> bool:
+    """Whether the codes of a tokenizer mean what those of another do: it is that one, or extends it."""
+    if image.codebook_size <= before.codebook_size:
+        return image.fingerprint == before.fingerprint
+    ours, theirs = _vectors(image), _vectors(before)
+    return ours.shape[1] == theirs.shape[1] and torch.equal(ours[: len(theirs)], theirs)
 
 
 def _opened(recipe: DiffusionRecipe) -> Checkpoint:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dimoo.core.errors import ConfigError
 from recipes.config import Recipe
 from recipes.running.saving import last_checkpoint
 
-CONFIG = "recipe.json"
+CONFIG, EXPORT, LOCK = "recipe.json", "export", ".lock"
+MOST_SAID = 3
+"""Settings that an error spells out."""
 BOOKKEEPING = frozenset(
     {f"run.{name}" for name in ("folder", "name", "workers", "log_every", "save_every", "sample_every")}
     | {f"run.{name}" for name in ("validate_every", "validate_examples", "peak_tflops")}
@@ -35,7 +42,7 @@ def recipe_of(folder: Path, recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"there is no run in {str(folder)!r}: it has no {CONFIG}; give the folder of a run, as runs/NAME"
         )
-    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
+    if _kind_in(path) != recipe.kind:
         raise ConfigError(
             f"the run in {str(folder)!r} is of another kind than {recipe.kind!r}; name a recipe of its kind"
         )
@@ -44,27 +51,60 @@ def recipe_of(folder: Path, recipe: Recipe) -> Recipe:
     return found.model_copy(update={"run": found.run.model_copy(update=place)})
 
 
-def claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    """Write the resolved recipe into the run folder, or check it against the one there.
+@contextmanager
+def claimed(recipe: Recipe, folder: Path, *, resume: bool) -> Iterator[None]:
+    """Have the run folder for oneself: its recipe is written, or checked against the one there.
 
     Raises:
-        ConfigError: the folder holds a run already and this one is new, or goes on with other settings; or it cannot be
-            written into.
+        ConfigError: the folder holds a run already and this one is new, or goes on with other settings; or another
+            process is at it; or it cannot be written into.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with lock:
+        if not _locked(lock):
+            raise ConfigError(
+                f"another process is at the run in {folder}; wait for it or end it, or choose another name with"
+                " --set run.name="
+            )
+        _claim(recipe, folder, resume=resume)
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write into the folder {str(folder)!r}: {error.strerror}; choose another run.folder")
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process has the lock of a file now, which ends with it; where there are no locks, it has."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     path = folder / CONFIG
     if not resume and last_checkpoint(folder).exists():
         raise ConfigError(
             f"{folder} holds a run already; go on with --resume, or choose another name with --set run.name="
         )
+    if not resume and (folder / EXPORT).exists():
+        raise ConfigError(f"{folder} holds what a run made; choose another name with --set run.name=, or move it away")
     if resume and path.is_file():
         require_same(path, recipe)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         recipe.save(path)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write into the folder {str(folder)!r}: {error.strerror}; choose another run.folder"
-        ) from error
+        raise _unwritable(folder, error) from error
 
 
 def require_same(path: Path, recipe: Recipe) -> None:
@@ -81,13 +121,29 @@ def require_same(path: Path, recipe: Recipe) -> None:
     if changed:
         raise ConfigError(
             f"the recipe differs from the one in {path} in {', '.join(changed)}; resume with the same settings"
+            f"{_said(changed, path, recipe)}"
             + (", or keep the product of accumulate, run.devices and run.nodes" if DEALT & set(changed) else "")
         )
 
 
+def _said(changed: list[str], path: Path, recipe: Recipe) -> str:
+    """How a command has to say the settings of a run, if that is short."""
+    if "kind" in changed or len(changed) > MOST_SAID:
+        return ""
+    before = leaves(type(recipe).load(path).model_dump(mode="json"))
+    return ": " + " ".join(f"--set {shlex.quote(f'{name}={json.dumps(before.get(name))}')}" for name in changed)
+
+
+def _kind_in(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged, or no recipe: {error}; put the run's own back") from error
+
+
 def _changes(path: Path, recipe: Recipe) -> list[str]:
     """The settings in which a recipe differs from the one in a file."""
-    if json.loads(path.read_text(encoding="utf-8")).get("kind") != recipe.kind:
+    if _kind_in(path) != recipe.kind:
         return ["kind"]
     before, now = (leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
     changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}

@@ -16,7 +16,10 @@ from tiny_recipes import of_text as text_start
 
 import dimoo
 from dimoo.core.errors import CheckpointError, ConfigError
+from dimoo.core.rng import generator
 from dimoo.tasks.assemble import load_backbone
+from dimoo.tokenizers.image.extend import extended
+from dimoo.tokenizers.image.files import load_image_tokenizer, save_image_tokenizer
 from recipes.config import DiffusionRecipe
 from recipes.learning.assemble import diffusion_module
 from recipes.learning.diffusion import DiffusionModule
@@ -164,15 +167,32 @@ def test_a_kind_that_there_is_not_has_no_weight(tiny: Tiny) -> None:
 def test_from_names_a_checkpoint_or_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs/first/export").mkdir(parents=True)
     run_folder = str(tmp_path / "runs/first")
+    (tmp_path / "runs/going_on").mkdir()
+    (tmp_path / "runs/going_on/recipe.json").touch()
     for place, wanted in (("mini", "mini"), (run_folder, f"{run_folder}/export"), ("owner/name", "owner/name")):
         assert main(["sft", "--from", place, "--print"]) == 0
         assert json.loads(capsys.readouterr().out)["warm_start"] == wanted
     for arguments, error in (
         (["world_tokenizer", "--from", "mini"], "--from is for recipes of kind 'diffusion', not 'tokenizer'"),
-        (["sft", "--from", "mini", "--resume"], "--from starts a run and --resume goes on with one"),
+        (["sft", "--from", "mini", "--resume", "runs/sft"], "--resume RUN goes on with the settings of RUN; leave"),
+        (["sft", "--from", "mini", "--resume", "--set", f"run.folder={tmp_path}/none"], "no checkpoint at"),
+        (["sft", "--from", str(tmp_path / "runs/going_on")], "has not been exported yet; export it: --export"),
     ):
         assert main(arguments) == 1
         assert error in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_start_whose_codes_mean_something_else_is_refused(tiny: Tiny, tmp_path: Path, image_tokenizer: Path) -> None:
+    """Of as many codes, and of more that do not begin with its own."""
+    other = load_image_tokenizer(image_tokenizer)
+    with torch.no_grad():
+        other.quantizer.initialise(torch.randn(1, 4, 8, 8, generator=generator(0)), generator(1))
+    save_image_tokenizer(other, tmp_path / "as_many")
+    save_image_tokenizer(extended(other, 48), tmp_path / "more")
+    for name, size in (("as_many", 1056), ("more", 1072)):
+        recipe = tiny("sft", f"image_tokenizer={tmp_path / name}", f"backbone.vocab_size={size}")
+        with pytest.raises(ConfigError, match=r"another image tokenizer than .*; set image_tokenizer to its own, or"):
+            diffusion_module(DiffusionRecipe.model_validate(recipe))
 
 
 def test_the_spike_guard_begins_anew_where_more_is_trained(tiny: Tiny, talker: Path) -> None:
