@@ -53,6 +53,7 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) 
             ("pretrain_8b", "midtrain_8b", "sft_8b", "lora_8b"),
             (
                 f"warm_start={first}",
+                "backbone.rope_theta=10000",
                 "source=" + registry.get("world_base").source.model_dump_json(),
                 "recompute=all",
                 "run.devices=1",
