@@ -59,6 +59,8 @@ class FolderSource:
         if not self.path.is_dir():
             raise DataError(f"{self.path} is not a folder; give a folder of pictures")
         pictures = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not pictures:
+            raise DataError(f"{self.path} has no pictures, whose names end in {', '.join(SUFFIXES)}")
         read = read_image if verify == "pixels" else read_header
 
         def look(picture: Path) -> str:

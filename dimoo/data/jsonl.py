@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -136,12 +138,15 @@ class JsonlSource:
             progress: is told how many lines are looked at.
 
         Raises:
-            DataError: the file is missing, there are bad rows, or no good ones.
+            DataError: the file is missing or a JSON array, there are bad rows, or no good ones.
         """
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"{self.path} is not a file; give a file of JSON lines")
-        lines = [pair for pair in enumerate(self.path.read_bytes().split(b"\n"), 1) if pair[1].strip()]
+        content = self.path.read_bytes().removeprefix(BOM_UTF8)
+        if _is_array(content):
+            raise DataError(f"{self.path} is one JSON array; write its objects one a line (jq -c '.[]' does)")
+        lines = [pair for pair in enumerate(content.split(b"\n"), 1) if pair[1].strip()]
         read = read_image if verify == "pixels" else read_header
 
         def look(pair: tuple[int, bytes]) -> Row:
@@ -191,6 +196,17 @@ class JsonlSource:
                 raise DataError(f"{path!r}: {error}") from error
 
         return cache(named)
+
+
+def _is_array(content: bytes) -> bool:
+    """Whether a file is one JSON array as a whole, which some tools write; a line of it may be one by mistake."""
+    if not content.lstrip().startswith(b"["):
+        return False
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked(line: bytes, check: Check, read: Callable[[str], Pixels]) -> Row:

@@ -94,7 +94,8 @@ def test_bad_files_of_a_folder_are_all_listed(tmp_path: Path, caplog: pytest.Log
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no usable rows"):
+    (tmp_path / "a.tiff").write_bytes(b"of a kind that is not read")
+    with pytest.raises(DataError, match=r"has no pictures.* \.png, \.jpg, .*\.gif"):
         FolderSource(tmp_path)
     with pytest.raises(DataError, match="nowhere is not a folder"):
         FolderSource(tmp_path / "nowhere")
@@ -159,6 +160,26 @@ def test_bad_lines_are_all_listed_with_their_number(tmp_path: Path, caplog: pyte
         source = JsonlSource(file, on_bad="report")
     assert (source.size, len(source.bad)) == (1, 9)
     assert "rows.jsonl:4" in caplog.text
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"caption": "one"}\r\n{"caption": "two"}\r\n')
+    source = JsonlSource(file)
+    assert [source.example(index).caption for index in range(source.size)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_json_array_is_refused_as_a_whole(tmp_path: Path, indent: int | None) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{"caption": "one"}, {"caption": "two"}], indent=indent), encoding="utf-8")
+    with pytest.raises(DataError, match="is one JSON array; write its objects one a line"):
+        JsonlSource(file, on_bad="report")
+
+
+def test_an_array_among_the_rows_is_one_bad_row(tmp_path: Path) -> None:
+    source = JsonlSource(write(tmp_path / "rows.jsonl", '["a"]', {"caption": "one"}), on_bad="report")
+    assert (source.size, [row.where for row in source.bad]) == (1, ["rows.jsonl:1"])
 
 
 def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
