@@ -67,7 +67,7 @@ def pretrain() -> DiffusionRecipe:
     base = world_base()
     return base.model_copy(
         update={
-            "run": RunConfig(name="pretrain", steps=18_000, batch_size=16, sample_every=2000, validate_every=2000),
+            "run": RunConfig(name="pretrain", steps=6_000, batch_size=32, sample_every=2000, validate_every=2000),
             "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=200, decay_share=0.1),
             "source": WorldSourceConfig(
                 phases=(Phase(share=0.2, world=easy_world()), Phase(share=0.8, world=mini_world()))
@@ -114,7 +114,7 @@ def sft() -> DiffusionRecipe:
     scenes = mini_world().model_copy(update={"canvas_weights": WIDE, "object_counts": (0.55, 0.3, 0.1, 0.05)})
     return base.model_copy(
         update={
-            "run": RunConfig(name="sft", seed=2, steps=12_000, batch_size=16, sample_every=2000, validate_every=2000),
+            "run": RunConfig(name="sft", seed=2, steps=14_000, batch_size=32, sample_every=2000, validate_every=2000),
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(
                 phases=(
@@ -125,5 +125,7 @@ def sft() -> DiffusionRecipe:
                 )
             ),
             "mixture": MixtureConfig(text_to_image=0.6, question=0.3, caption=0.1),
+            "full_up_to": 0,  # answers of a few words are sampled in several steps, so they are learnt in part masked
+            "kind_weights": {"text": 4.0},
         }
     )
