@@ -126,6 +126,6 @@ def sft() -> DiffusionRecipe:
             ),
             "mixture": MixtureConfig(text_to_image=0.6, question=0.3, caption=0.1),
             "full_up_to": 0,  # answers of a few words are sampled in several steps, so they are learnt in part masked
-            "kind_weights": {"text": 4.0},
+            "kind_weights": {"text": 4.0},  # most targets are codes of pictures
         }
     )
