@@ -21,6 +21,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "pretrain": stages.pretrain,
     "midtrain": stages.midtrain,
     "sft": stages.sft,
+    "sft_finish": stages.sft_finish,
     "lora": lora.lora,
     "pretrain_8b": released.pretrain_8b,
     "midtrain_8b": released.midtrain_8b,

@@ -18,6 +18,7 @@ from tiny_checkpoint import save_tiny
 import dimoo
 from dimoo.cli.app import COMMANDS
 from dimoo.cli.options import Attention, Device, DType, open_model
+from dimoo.data.world.config import WorldConfig
 from dimoo.evaluation.suites import evaluate, world_of
 
 
@@ -179,6 +180,25 @@ def test_evaluate_samples_as_it_is_told(two_tasks: Path, tmp_path: Path) -> None
     assert written == {name: asdict(score) for name, score in evaluation.scores.items()}
     assert "Sampled with image.steps=1." in (tmp_path / "few" / "index.html").read_text(encoding="utf-8")
     failed(run(*arguments, "--set", "steps=1"), "begin with image. or text.")
+
+
+def test_evaluate_on_the_scenes_of_another(two_tasks: Path, tmp_path: Path) -> None:
+    scenes = WorldConfig(nouns=7, canvases=((48, 48),))
+    scenes.save(tmp_path / "world.json")
+    out = tmp_path / "scores"
+    result = run("evaluate", two_tasks, "--limit", 1, "--out", out, "--world", tmp_path / "world.json")
+    assert result.exit_code == 0, result.output
+    with Progress(disable=True) as progress:
+        evaluation = evaluate(dimoo.load(two_tasks), scenes, limit=1, seed=0, batch=32, progress=progress)
+    written = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert written == {name: asdict(score) for name, score in evaluation.scores.items()}
+    assert {case.picture.size for case in evaluation.cases if case.name == "single_object"} == {(48, 48)}
+    assert f"On the scenes of {tmp_path / 'world.json'}." in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_reads_the_scenes_before_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dimoo.cli.judge.open_model", lambda *_, **__: pytest.fail("the model was loaded first"))
+    failed(run("evaluate", "mini", "--out", tmp_path / "out", "--world", tmp_path), "no world.json in")
 
 
 def test_demo_prints_where_the_page_is(tiny: Path, tmp_path: Path) -> None:

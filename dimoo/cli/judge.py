@@ -60,6 +60,10 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=1, help="Prompts of each main kind, and questions.")] = 500,
     batch: Annotated[int, typer.Option(min=1, help="Requests run together.")] = 32,
     seed: Seed = 0,
+    world: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Score it on the scenes of this checkpoint or world.json, not on its own."),
+    ] = None,
     device: OnDevice = Device.AUTO,
     dtype: InDType = DType.FLOAT32,
     attention: WithAttention = None,
@@ -81,22 +85,20 @@ def evaluate(
     from dimoo.evaluation.report import HEAD, score_rows, write_report
     from dimoo.weights.hub import resolve
 
-    folder = resolve(model)
-    loaded = open_model(model, device, dtype, attention, quantize, compile=compile, adapter=adapter)
-    loaded = sampling_as(loaded, others or ())
     match suite:
         case Suite.WORLD:
-            from dimoo.evaluation.suites import evaluate as evaluate_world
-            from dimoo.evaluation.suites import world_of
+            from dimoo.evaluation.suites import evaluate as evaluate_in
+            from dimoo.evaluation.suites import world_at, world_of
 
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                result = evaluate_world(
-                    loaded, world_of(folder), limit=limit, seed=seed, batch=batch, progress=progress
-                )
+            scenes = world_of(resolve(model)) if world is None else world_at(world)
+    loaded = open_model(model, device, dtype, attention, quantize, compile=compile, adapter=adapter)
+    loaded = sampling_as(loaded, others or ())
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        result = evaluate_in(loaded, scenes, limit=limit, seed=seed, batch=batch, progress=progress)
     if result.left_out:
         typer.echo(f"not scored, as the model or its world does not know them: {', '.join(result.left_out)}", err=True)
     table = Table(*HEAD, box=None, pad_edge=False)
     for row in score_rows(result.scores, result.cases):
         table.add_row(*row)
     Console().print(table)
-    typer.echo(write_report(result.scores, result.cases, out, result.left_out, settings=others or ()))
+    typer.echo(write_report(result.scores, result.cases, out, result.left_out, settings=others or (), scenes=world))

@@ -25,6 +25,7 @@ def write_report(
     folder: Path,
     left_out: Mapping[str, str] = MappingProxyType({}),
     settings: Sequence[str] = (),
+    scenes: str | None = None,
 ) -> Path:
     """Write `scores.json`, `right.png`, `wrong.png` and `index.html`, which shows all three and needs no other file.
 
@@ -34,6 +35,7 @@ def write_report(
         folder: made where it is absent.
         left_out: kinds of tasks without a score, and why.
         settings: of sampling that are not the model's own, as the page says.
+        scenes: whose scenes these are, as the page says, where they are not the model's own.
 
     Returns:
         The path of the page.
@@ -55,6 +57,7 @@ def write_report(
     note = "Held-out prompts and questions of the built-in world, with Wilson's 95% intervals over prompts."
     note += " Prompts share held-out combinations, so the intervals say nothing about other combinations."
     note += f" Sampled with {', '.join(settings)}." if settings else ""
+    note += "" if scenes is None else f" On the scenes of {scenes}."
     path.write_text(page("Evaluation", note, sections), encoding="utf-8")
     return path
 

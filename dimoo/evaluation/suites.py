@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from dimoo.core.errors import RequestError
+from dimoo.core.errors import ConfigError, RequestError
 from dimoo.data.world.config import WorldConfig
 from dimoo.data.world.sample import Canvas
 from dimoo.data.world.suite import PROMPT_KINDS, PromptKind, prompts, qa_suite
@@ -25,6 +25,7 @@ from dimoo.evaluation.score import Score, proportion
 from dimoo.evaluation.task_cases import LEAST, task_cases
 from dimoo.evaluation.task_cases import suite as task_suite
 from dimoo.tasks.model import Dimoo
+from dimoo.weights.hub import resolve
 
 WORLD_FILE = "world.json"
 """Name of the `WorldConfig` that a recipe leaves beside the checkpoint it exports."""
@@ -55,6 +56,23 @@ def world_of(folder: Path) -> WorldConfig:
     return WorldConfig()
 
 
+def world_at(where: str) -> WorldConfig:
+    """The world noted beside a checkpoint (a folder, "mini", or owner/name on the hub), or in a file.
+
+    Two checkpoints' scores are of the same scenes where they are scored in one world.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        ConfigError: no world is noted there, or the note is not one.
+    """
+    note = Path(where)
+    if not note.is_file():
+        note = resolve(where, patterns=(WORLD_FILE,)) / WORLD_FILE
+    if not note.is_file():
+        raise ConfigError(f"no {WORLD_FILE} in {where!r}; give a checkpoint of the built-in world, or such a file")
+    return WorldConfig.load(note)
+
+
 def canvas_of(world: WorldConfig) -> Canvas:
     """The (height, width) to evaluate on: 64x64, or the first canvas of a world that has none such."""
     return CANVAS if CANVAS in world.canvases else world.canvases[0]
@@ -76,7 +94,7 @@ def evaluate(model: Dimoo, world: WorldConfig, *, limit: int, seed: int, batch: 
 
     Args:
         model: what is scored, with its own sampling settings.
-        world: what it was trained for, see `world_of`.
+        world: what it is asked about: its own (`world_of`), or another's (`world_at`).
         limit: prompts of one object, prompts of two objects, and questions, each; half as many of everything else, and
             of each kind of a task one in 25, at least 4.
         seed: of the held-out scenes and of sampling.

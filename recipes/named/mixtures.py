@@ -105,3 +105,23 @@ FINISHED_TASKS: dict[str, float] = {
     "illustrate_two": 0.04,
 }
 """How often in the end: mirrored views, lines and words more, and all else so that it stays."""
+RARE_TASKS: dict[str, float] = {
+    "picture": 0.35,
+    "inpaint": 0.02,
+    "edit": 0.06,
+    "edit_add": 0.02,
+    "subject_one": 0.02,
+    "subject_two": 0.02,
+    "style": 0.04,
+    "restyle": 0.05,
+    "restyle_inverted": 0.03,
+    "control": 0.02,
+    "predict": 0.02,
+    "view_mirrored": 0.06,
+    "view_rotated": 0.05,
+    "compare": 0.12,
+    "chat": 0.04,
+    "illustrate_one": 0.02,
+    "illustrate_two": 0.06,
+}
+"""How often after `sft`: what its mixtures show least, pairs compared, turned views and words with pictures."""

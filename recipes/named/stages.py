@@ -6,7 +6,7 @@ from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
+from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, RARE_TASKS, REFINED_TASKS
 from recipes.named.world import (
     ALL_CODES,
     SYSTEMS,
@@ -127,5 +127,25 @@ def sft() -> DiffusionRecipe:
             "mixture": MixtureConfig(text_to_image=0.6, question=0.3, caption=0.1),
             "full_up_to": 0,  # answers of a few words are sampled in several steps, so they are learnt in part masked
             "kind_weights": {"text": 4.0},  # most targets are codes of pictures
+        }
+    )
+
+
+def sft_finish() -> DiffusionRecipe:
+    """Stage III goes on: what `sft` shows least more often, pairs compared, turned views and words with pictures.
+
+    Command: python -m recipes.run sft_finish
+    Hardware, time, scores: see docs/training.md
+    """
+    base = sft()
+    assert isinstance(base.source, WorldSourceConfig)
+    last = base.source.phases[-1]
+    return base.model_copy(
+        update={
+            # Another seed: examples are drawn from it, and these are to be new ones.
+            "run": base.run.model_copy(update={"name": "sft_finish", "seed": 3, "steps": 5_000}),
+            "optimizer": OptimizerConfig(lr=6e-4, warmup_steps=200, decay_share=0.5),
+            "source": WorldSourceConfig(phases=(last.model_copy(update={"share": 1.0, "tasks": RARE_TASKS}),)),
+            "warm_start": "runs/sft/export",
         }
     )

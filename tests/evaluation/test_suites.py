@@ -10,18 +10,19 @@ import torch
 from PIL import Image
 from rich.progress import Progress
 
-from dimoo.core.errors import ConfigError, RequestError
+from dimoo.core.errors import CheckpointError, ConfigError, RequestError
 from dimoo.core.requests import AskRequest, GenerateRequest, Request
 from dimoo.data.world import Scene, WorldConfig, describe, prompts, qa_suite, render
 from dimoo.data.world.tasks import KINDS
 from dimoo.evaluation.cases import picture_of
 from dimoo.evaluation.requests import request_of
-from dimoo.evaluation.suites import WORLD_FILE, Evaluation, canvas_of, evaluate, plain, world_of
+from dimoo.evaluation.suites import WORLD_FILE, Evaluation, canvas_of, evaluate, plain, world_at, world_of
 from dimoo.evaluation.task_cases import draw_cases, suite
 from dimoo.presets.families import FAMILIES
 from dimoo.presets.tasks import STANDARD
 from dimoo.tasks.model import Dimoo
 from dimoo.tasks.problems import CAPTION_REQUEST
+from dimoo.weights.hub import MINI
 
 LIMIT, SEED = 28, 5
 PICTURES = ("single_object", "background", "two_objects", "relation", "count", "place", "size")
@@ -179,6 +180,18 @@ def test_the_world_is_read_beside_the_checkpoint(tmp_path: Path, world: WorldCon
     (tmp_path / WORLD_FILE).write_text('{"nouns": 12, "moons": 3}')
     with pytest.raises(ConfigError, match="moons"):
         world_of(tmp_path)
+
+
+def test_a_world_by_its_checkpoint_or_file(tmp_path: Path, world: WorldConfig) -> None:
+    with pytest.raises(ConfigError, match=f"no world.json in '{tmp_path}'"):
+        world_at(str(tmp_path))
+    world.save(tmp_path / WORLD_FILE)
+    assert world_at(str(tmp_path)) == world_at(str(tmp_path / WORLD_FILE)) == world
+    assert world_at("mini") == world_of(MINI)
+    with pytest.raises(CheckpointError, match="moon"):
+        world_at(str(tmp_path / "moon"))
+    with pytest.raises(ConfigError, match="d_model"):
+        world_at(str(MINI / "config.json"))
 
 
 def test_canvas_and_ground() -> None:
