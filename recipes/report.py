@@ -17,7 +17,7 @@ from dimoo.core.errors import ConfigError, DimooError
 from dimoo.evaluation.page import inline, page, table
 from recipes import registry
 from recipes.config import DiffusionRecipe, Recipe, TokenizerRecipe
-from recipes.running.claim import CONFIG, leaves
+from recipes.running.claim import CONFIG, kind_in, leaves
 from recipes.running.environment import read_environment
 from recipes.watching import logs
 from recipes.watching.curves import Points, plot
@@ -88,10 +88,10 @@ def _recipe(folder: Path) -> Recipe:
         "tokenizer": TokenizerRecipe,
         "diffusion": DiffusionRecipe,
     }
-    kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    kind = kind_in(path)
     if kind not in kinds:
         raise ConfigError(f"{path} is of kind {kind!r}, not one of {', '.join(kinds)}; it is no recipe's")
-    return kinds[kind].load(path)
+    return kinds[str(kind)].load(path)
 
 
 def _closest(recipe: Recipe) -> tuple[str, list[tuple[str, str, str]]]:

@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe = registry.get(options.name)
         if options.start is not None:
-            if isinstance(options.resume, Path):
-                raise ConfigError("--resume RUN goes on with the settings of RUN; leave --from out")
+            for word, place in (("resume", options.resume), ("export", options.export)):
+                if isinstance(place, Path):
+                    raise ConfigError(f"--{word} RUN takes the settings of RUN; leave --from out")
             recipe = _started_from(recipe, options.start)
         for place in (options.resume, options.export):
             if isinstance(place, Path):
@@ -94,15 +95,20 @@ def run(recipe: Recipe, *, dry: bool = False, resume: bool = False, weights: Wei
     require_all(recipe.run.devices * recipe.run.nodes)
     folder = run_folder(recipe.run)
     path = last_checkpoint(folder)
-    done = steps_of(path) if resume else 0
+    if resume:
+        steps_of(path)
     if resume and path.is_dir() and not sharded(recipe.run):
         raise ConfigError(
             f"{path} is in parts, which only several processes with run.parallel fsdp go on from; set run.devices and"
             " run.parallel as they were, or --export it and start from the export"
         )
     with claimed(recipe, folder, resume=resume) if first_process() and not dry else nullcontext():
+        path = last_checkpoint(folder)  # another process may have gone on with the run before it was this one's
+        done = steps_of(path) if resume else 0
         with looking() as progress:
-            module = build_module(recipe, filled=not sharded(recipe.run), restored=resume, progress=progress)
+            module = build_module(
+                recipe, filled=not sharded(recipe.run), restored=resume and not dry, progress=progress
+            )
         extras = callbacks(recipe, module.source, folder, dry=dry)
         if dry:
             fit(make_trainer(recipe.run, callbacks=extras, dry=True), module)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dimoo.backbone.config import LoRAConfig
+from dimoo.core.config import override
 from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig
-from recipes.named.world import mini_world, world_polish
+from recipes.named.stages import sft
+from recipes.named.world import mini_world
 
 
 def with_lora(recipe: DiffusionRecipe, lora: LoRAConfig | None = None) -> DiffusionRecipe:
-    """The same recipe on adapters in place of all weights; it must have a `warm_start`."""
-    return recipe.model_copy(update={"lora": LoRAConfig() if lora is None else lora})
+    """The same recipe on adapters in place of all weights.
+
+    Raises:
+        ConfigError: it has no `warm_start`.
+    """
+    return override(recipe, [f"lora={(LoRAConfig() if lora is None else lora).model_dump_json()}"])
 
 
 def lora() -> DiffusionRecipe:
@@ -19,10 +25,11 @@ def lora() -> DiffusionRecipe:
     Command: python -m recipes.run lora
     Hardware, time, scores: see docs/training.md
     """
-    base = world_polish()
+    base = sft()
     changed = base.model_copy(
         update={
-            "run": RunConfig(name="lora", seed=3, steps=300, batch_size=16, sample_every=300),
+            # Another seed than those `mini` was trained with: examples are drawn from it.
+            "run": RunConfig(name="lora", seed=4, steps=300, batch_size=16, sample_every=300),
             "optimizer": OptimizerConfig(lr=1e-3, weight_decay=0.0, warmup_steps=20, decay_share=0.5),
             "source": WorldSourceConfig(phases=(Phase(share=1.0, world=mini_world(), tasks={"restyle": 1.0}),)),
             "mixture": MixtureConfig(text_to_image=1.0),

@@ -1,4 +1,4 @@
-"""How often `mini` meets each task of the world, or single kinds of it, as it is trained. Free of torch."""
+"""How often a recipe of the world meets each of its tasks, or single kinds of them. Free of torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL_TASKS: dict[str, float] = {
     "chat": 0.03,
     "illustrate": 0.02,
 }
-"""How often `mini` meets each task at first."""
+"""At first."""
 MORE_TASKS: dict[str, float] = ALL_TASKS | {
     "picture": 0.24,
     "inpaint": 0.05,
@@ -27,7 +27,7 @@ MORE_TASKS: dict[str, float] = ALL_TASKS | {
     "predict": 0.08,
     "view": 0.05,
 }
-"""How often once it copies what an edit keeps."""
+"""Once the model copies what an edit keeps."""
 MAP_TASKS: dict[str, float] = ALL_TASKS | {
     "picture": 0.15,
     "inpaint": 0.04,
@@ -39,7 +39,7 @@ MAP_TASKS: dict[str, float] = ALL_TASKS | {
     "view": 0.06,
     "compare": 0.04,
 }
-"""How often in between: what a style or a map makes of each patch takes longest to learn."""
+"""In between: what a style or a map makes of each patch takes longest to learn."""
 REFINED_TASKS: dict[str, float] = {
     "picture": 0.32,
     "inpaint": 0.03,
@@ -61,7 +61,7 @@ REFINED_TASKS: dict[str, float] = {
     "illustrate_one": 0.01,
     "illustrate_two": 0.03,
 }
-"""How often at last: plain pictures again, and the kinds that it had not learnt."""
+"""Plain pictures again, and the kinds that it had not learnt."""
 POLISHED_TASKS: dict[str, float] = {
     "picture": 0.42,
     "inpaint": 0.02,
@@ -81,31 +81,8 @@ POLISHED_TASKS: dict[str, float] = {
     "illustrate_one": 0.01,
     "illustrate_two": 0.04,
 }
-"""How often after that: styles and what else it had not learnt, and more of plain pictures, which had suffered."""
-FINISHED_TASKS: dict[str, float] = {
-    "picture": 0.4,
-    "inpaint": 0.02,
-    "edit": 0.07,
-    "edit_add": 0.02,
-    "subject_one": 0.03,
-    "subject_two": 0.03,
-    "style": 0.05,
-    "style_outlined": 0.02,
-    "restyle": 0.05,
-    "restyle_inverted": 0.03,
-    "restyle_outlined": 0.04,
-    "control": 0.02,
-    "predict": 0.03,
-    "predict_mask": 0.02,
-    "view_mirrored": 0.05,
-    "view_rotated": 0.02,
-    "compare": 0.06,
-    "chat": 0.02,
-    "illustrate_one": 0.01,
-    "illustrate_two": 0.04,
-}
-"""How often in the end: mirrored views, lines and words more, and all else so that it stays."""
-RARE_TASKS: dict[str, float] = {
+"""After that: styles and what else it had not learnt, and more of plain pictures, which had suffered."""
+FINISHING_TASKS: dict[str, float] = {
     "picture": 0.35,
     "inpaint": 0.02,
     "edit": 0.06,
@@ -124,4 +101,4 @@ RARE_TASKS: dict[str, float] = {
     "illustrate_one": 0.02,
     "illustrate_two": 0.06,
 }
-"""How often after `sft`: what its mixtures show least, pairs compared, turned views and words with pictures."""
+"""After `sft`: pairs compared, turned views, chat and words with pictures about twice as often, most others less."""

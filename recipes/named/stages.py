@@ -1,4 +1,4 @@
-"""The paper's stages on the built-in world: from nothing, by two commands or three."""
+"""The paper's stages on the built-in world; `pretrain`, `sft` and `sft_finish` made the bundled `mini` from nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, RARE_TASKS, REFINED_TASKS
+from recipes.named.mixtures import ALL_TASKS, FINISHING_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
 from recipes.named.world import (
     ALL_CODES,
     SYSTEMS,
@@ -81,7 +81,7 @@ def pretrain() -> DiffusionRecipe:
 
 
 def midtrain() -> DiffusionRecipe:
-    """Stage II: every task of the world, the answer alone masked, at the larger sizes.
+    """Stage II: every task of the world, the answer alone masked.
 
     Command: python -m recipes.run midtrain
     Hardware, time, scores: not measured
@@ -110,7 +110,7 @@ def sft() -> DiffusionRecipe:
     Command: python -m recipes.run sft
     Hardware, time, scores: see docs/training.md
     """
-    base = midtrain()
+    base = pretrain()
     scenes = mini_world().model_copy(update={"canvas_weights": WIDE, "object_counts": (0.55, 0.3, 0.1, 0.05)})
     return base.model_copy(
         update={
@@ -125,6 +125,7 @@ def sft() -> DiffusionRecipe:
                 )
             ),
             "mixture": MixtureConfig(text_to_image=0.6, question=0.3, caption=0.1),
+            "warm_start": "runs/pretrain/export",
             "full_up_to": 0,  # answers of a few words are sampled in several steps, so they are learnt in part masked
             "kind_weights": {"text": 4.0},  # most targets are codes of pictures
         }
@@ -132,7 +133,7 @@ def sft() -> DiffusionRecipe:
 
 
 def sft_finish() -> DiffusionRecipe:
-    """Stage III goes on: what `sft` shows least more often, pairs compared, turned views and words with pictures.
+    """Stage III goes on: pairs compared, turned views, chat and words with pictures about twice as often.
 
     Command: python -m recipes.run sft_finish
     Hardware, time, scores: see docs/training.md
@@ -143,9 +144,11 @@ def sft_finish() -> DiffusionRecipe:
     return base.model_copy(
         update={
             # Another seed: examples are drawn from it, and these are to be new ones.
-            "run": base.run.model_copy(update={"name": "sft_finish", "seed": 3, "steps": 5_000}),
+            "run": RunConfig(
+                name="sft_finish", seed=3, steps=5_000, batch_size=32, sample_every=1000, validate_every=1000
+            ),
             "optimizer": OptimizerConfig(lr=6e-4, warmup_steps=200, decay_share=0.5),
-            "source": WorldSourceConfig(phases=(last.model_copy(update={"share": 1.0, "tasks": RARE_TASKS}),)),
+            "source": WorldSourceConfig(phases=(last.model_copy(update={"share": 1.0, "tasks": FINISHING_TASKS}),)),
             "warm_start": "runs/sft/export",
         }
     )

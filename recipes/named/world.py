@@ -1,4 +1,4 @@
-"""The recipes of the built-in world: together they make the bundled model, `mini`, from nothing."""
+"""The built-in world's recipes: the image tokenizer of `mini`, what its other recipes share, and a simple base."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ from dimoo.tokenizers.image.config import (
 )
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.named.mixtures import (
-    ALL_TASKS,
-    FINISHED_TASKS,
-    MAP_TASKS,
-    MORE_TASKS,
-    POLISHED_TASKS,
-    REFINED_TASKS,
-)
+from recipes.named.mixtures import ALL_TASKS, MAP_TASKS, MORE_TASKS
 
 CODES = 2048
 ALL_CODES = 6144
@@ -129,10 +122,10 @@ def world_tokenizer() -> TokenizerRecipe:
 
 
 def world_base() -> DiffusionRecipe:
-    """The transformer of `mini`: text-to-image, questions and captions, jointly, from scratch.
+    """A transformer of `mini`'s shape: text-to-image, questions and captions, jointly, from scratch.
 
-    Command: python -m recipes.run world_base --set image_tokenizer=runs/world_tokenizer/export
-    Hardware, time, scores: see dimoo/assets/mini/README.md
+    Command: python -m recipes.run world_base
+    Hardware, time, scores: not measured as it stands
     """
     return DiffusionRecipe(
         run=RunConfig(name="world_base", steps=27_000, batch_size=16, sample_every=1000, save_every=250),
@@ -188,11 +181,10 @@ def world_all_tokenizer() -> TokenizerRecipe:
 
 
 def world_all() -> DiffusionRecipe:
-    """`mini` on every task, from the transformer that `world_base` leaves.
+    """Every task, from the transformer that `world_base` leaves, which may know fewer codes.
 
-    Command: python -m recipes.run world_all --set image_tokenizer=runs/world_all_tokenizer/export
-    --set warm_start=runs/world_base/export
-    Hardware, time, scores: see dimoo/assets/mini/README.md
+    Command: python -m recipes.run world_all --from runs/world_base
+    Hardware, time, scores: not measured as it stands
     """
     base = world_base()
     return base.model_copy(
@@ -213,68 +205,5 @@ def world_all() -> DiffusionRecipe:
             "sampling": ImageSettings(
                 conditions={"no_text": 1.5, "no_image": 0.3}, draw=CategoricalConfig(temperature=0.5)
             ),
-        }
-    )
-
-
-def world_refine() -> DiffusionRecipe:
-    """`mini` for longer, on what `world_all` had not taught it: bigger pictures, and the harder kinds more often.
-
-    Command: python -m recipes.run world_refine --set image_tokenizer=runs/world_all_tokenizer/export
-    --set warm_start=runs/world_all/export
-    Hardware, time, scores: see dimoo/assets/mini/README.md
-    """
-    base = world_all()
-    scenes = mini_world().model_copy(
-        update={"canvas_weights": (0.35, 0.15, 0.05, 0.05, 0.4), "object_counts": (0.5, 0.35, 0.1, 0.05)}
-    )
-    return base.model_copy(
-        update={
-            # Another seed: examples are drawn from it, and these are to be new ones.
-            "run": RunConfig(name="world_refine", seed=1, steps=8_500, batch_size=16, sample_every=2000),
-            "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
-            "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=REFINED_TASKS),)),
-            "mixture": base.mixture.model_copy(update={"text_to_image": 0.5, "question": 0.35}),
-        }
-    )
-
-
-def world_polish() -> DiffusionRecipe:
-    """`mini` once more: styles, turned views and pairs often, and plain pictures more than before.
-
-    Command: python -m recipes.run world_polish --set image_tokenizer=runs/world_all_tokenizer/export
-    --set warm_start=runs/world_refine/export
-    Hardware, time, scores: see dimoo/assets/mini/README.md
-    """
-    base = world_refine()
-    assert isinstance(base.source, WorldSourceConfig)
-    (phase,) = base.source.phases
-    scenes = phase.world.model_copy(update={"object_counts": (0.55, 0.3, 0.1, 0.05), "repeat_share": 0.5})
-    return base.model_copy(
-        update={
-            "run": RunConfig(name="world_polish", seed=2, steps=8_000, batch_size=16, sample_every=2000),
-            "source": WorldSourceConfig(phases=(Phase(share=1.0, world=scenes, tasks=POLISHED_TASKS),)),
-            "mixture": base.mixture.model_copy(update={"text_to_image": 0.65}),
-        }
-    )
-
-
-def world_finish() -> DiffusionRecipe:
-    """`mini` for a last time: words count more, and short answers are hidden in part too, as sampling will find them.
-
-    Command: python -m recipes.run world_finish --set image_tokenizer=runs/world_all_tokenizer/export
-    --set warm_start=runs/world_polish/export
-    Hardware, time, scores: see dimoo/assets/mini/README.md
-    """
-    base = world_polish()
-    assert isinstance(base.source, WorldSourceConfig)
-    (phase,) = base.source.phases
-    return base.model_copy(
-        update={
-            "run": RunConfig(name="world_finish", seed=3, steps=10_000, batch_size=16, sample_every=2000),
-            "optimizer": OptimizerConfig(lr=6e-4, warmup_steps=200, decay_share=0.5),
-            "source": WorldSourceConfig(phases=(phase.model_copy(update={"tasks": FINISHED_TASKS}),)),
-            "kind_weights": {"text": 4.0},
-            "full_up_to": 0,
         }
     )

@@ -42,7 +42,7 @@ def recipe_of(folder: Path, recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"there is no run in {str(folder)!r}: it has no {CONFIG}; give the folder of a run, as runs/NAME"
         )
-    if _kind_in(path) != recipe.kind:
+    if kind_in(path) != recipe.kind:
         raise ConfigError(
             f"the run in {str(folder)!r} is of another kind than {recipe.kind!r}; name a recipe of its kind"
         )
@@ -101,8 +101,10 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
         raise ConfigError(f"{folder} holds what a run made; choose another name with --set run.name=, or move it away")
     if resume and path.is_file():
         require_same(path, recipe)
+    new = path.with_suffix(".new")
     try:
-        recipe.save(path)
+        recipe.save(new)
+        new.replace(path)  # so that a full disk leaves the one that the run needs
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -131,10 +133,17 @@ def _said(changed: list[str], path: Path, recipe: Recipe) -> str:
     if "kind" in changed or len(changed) > MOST_SAID:
         return ""
     before = leaves(type(recipe).load(path).model_dump(mode="json"))
-    return ": " + " ".join(f"--set {shlex.quote(f'{name}={json.dumps(before.get(name))}')}" for name in changed)
+    if not before.keys() >= set(changed):  # a setting that the run did not have cannot be said
+        return ""
+    return ": " + " ".join(f"--set {shlex.quote(f'{name}={json.dumps(before[name])}')}" for name in changed)
 
 
-def _kind_in(path: Path) -> object:
+def kind_in(path: Path) -> object:
+    """Which kind of recipe a resolved config is of.
+
+    Raises:
+        ConfigError: it is damaged, or no recipe's.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError) as error:
@@ -143,7 +152,7 @@ def _kind_in(path: Path) -> object:
 
 def _changes(path: Path, recipe: Recipe) -> list[str]:
     """The settings in which a recipe differs from the one in a file."""
-    if _kind_in(path) != recipe.kind:
+    if kind_in(path) != recipe.kind:
         return ["kind"]
     before, now = (leaves(entry.model_dump()) for entry in (type(recipe).load(path), recipe))
     changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}

@@ -48,11 +48,9 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     """
     if not path.is_file():
         return []
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if None not in row.values():
-                rows.append({name: float(value) for name, value in row.items() if value})
+    text = path.read_text(encoding="utf-8")
+    whole = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    rows = [{name: float(value) for name, value in row.items() if value} for row in whole]
     return [row for row in rows if "step" in row]
 
 

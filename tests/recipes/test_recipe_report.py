@@ -106,6 +106,13 @@ def test_a_run_that_goes_on_or_was_broken_off_has_one(
     assert "it has no recipe.json" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_damaged_config_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tiny("world_base", "run.steps=2"))
+    (folder / "recipe.json").write_text('{"kind": ')
+    assert main([str(folder)]) == 1
+    assert "recipe.json is damaged, or no recipe" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_tokenizers_run_has_its_losses(tiny: Tiny) -> None:
     folder = run(tiny("world_tokenizer", "run.sample_every=7"))
     text = Page((folder / "report.html").read_text()).text

@@ -174,7 +174,8 @@ def test_from_names_a_checkpoint_or_a_run(tmp_path: Path, capsys: pytest.Capture
         assert json.loads(capsys.readouterr().out)["warm_start"] == wanted
     for arguments, error in (
         (["world_tokenizer", "--from", "mini"], "--from is for recipes of kind 'diffusion', not 'tokenizer'"),
-        (["sft", "--from", "mini", "--resume", "runs/sft"], "--resume RUN goes on with the settings of RUN; leave"),
+        (["sft", "--from", "mini", "--resume", "runs/sft"], "--resume RUN takes the settings of RUN; leave"),
+        (["sft", "--from", "mini", "--export", "runs/sft"], "--export RUN takes the settings of RUN; leave"),
         (["sft", "--from", "mini", "--resume", "--set", f"run.folder={tmp_path}/none"], "no checkpoint at"),
         (["sft", "--from", str(tmp_path / "runs/going_on")], "has not been exported yet; export it: --export"),
     ):

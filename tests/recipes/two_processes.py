@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tiny_recipes import checkpoint
 from torch.testing import assert_close
 
+from recipes.watching.logs import read_rows
+
 HERE = Path(__file__).parent
 PLAIN = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -45,6 +47,11 @@ def rows(run: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["loss"]]
 
 
+def bounds(run: Path) -> list[dict[str, float]]:
+    """What was measured on held-out examples."""
+    return [row for row in read_rows(run / "csv/metrics.csv") if "loss" not in row]
+
+
 def assert_same(one: Path, other: Path) -> None:
     """Their logs and what they export, to rounding."""
     left, right = rows(one), rows(other)
@@ -54,6 +61,10 @@ def assert_same(one: Path, other: Path) -> None:
             assert bool(first[name]) == bool(second[name])
             if first[name]:
                 assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-6)
+    measured, again = bounds(one), bounds(other)
+    assert [row.keys() for row in measured] == [row.keys() for row in again]
+    for here, there in zip(measured, again, strict=True):
+        assert here == pytest.approx(there, rel=1e-5)
     weights, others = (load_file(folder / "export/model.safetensors") for folder in (one, other))
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
