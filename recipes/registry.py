@@ -19,6 +19,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "midtrain": stages.midtrain,
     "sft": stages.sft,
     "sft_finish": stages.sft_finish,
+    "sft_questions": stages.sft_questions,
     "lora": lora.lora,
     "pretrain_8b": released.pretrain_8b,
     "midtrain_8b": released.midtrain_8b,

@@ -102,3 +102,23 @@ FINISHING_TASKS: dict[str, float] = {
     "illustrate_two": 0.06,
 }
 """After `sft`: pairs compared, turned views, chat and words with pictures about twice as often, most others less."""
+QUESTION_TASKS: dict[str, float] = {
+    "picture": 0.46,
+    "inpaint": 0.02,
+    "edit": 0.06,
+    "edit_add": 0.02,
+    "edit_remove": 0.03,
+    "subject": 0.04,
+    "style": 0.04,
+    "restyle": 0.05,
+    "restyle_outlined": 0.02,
+    "control": 0.02,
+    "predict": 0.03,
+    "view_mirrored": 0.03,
+    "compare": 0.08,
+    "compare_which": 0.03,
+    "chat": 0.03,
+    "illustrate_one": 0.01,
+    "illustrate_two": 0.03,
+}
+"""In the end: words about pictures, half of what plain pictures are shown for, and pairs still."""

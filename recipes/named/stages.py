@@ -1,4 +1,4 @@
-"""The paper's stages on the built-in world; `pretrain`, `sft` and `sft_finish` made the bundled `mini` from nothing."""
+"""The paper's stages on the built-in world; `pretrain`, `sft`, `sft_finish`, `sft_questions` made `mini` from nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from dimoo.data.config import MixtureConfig, Phase, WorldSourceConfig
 from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
 from dimoo.tokenizers.template import PromptTemplate
 from recipes.config import DiffusionRecipe, OptimizerConfig, RunConfig, TokenizerRecipe
-from recipes.named.mixtures import ALL_TASKS, FINISHING_TASKS, MAP_TASKS, MORE_TASKS, POLISHED_TASKS, REFINED_TASKS
+from recipes.named.mixtures import (
+    ALL_TASKS,
+    FINISHING_TASKS,
+    MAP_TASKS,
+    MORE_TASKS,
+    POLISHED_TASKS,
+    QUESTION_TASKS,
+    REFINED_TASKS,
+)
 from recipes.named.world import (
     ALL_CODES,
     SYSTEMS,
@@ -150,5 +158,27 @@ def sft_finish() -> DiffusionRecipe:
             "optimizer": OptimizerConfig(lr=6e-4, warmup_steps=200, decay_share=0.5),
             "source": WorldSourceConfig(phases=(last.model_copy(update={"share": 1.0, "tasks": FINISHING_TASKS}),)),
             "warm_start": "runs/sft/export",
+        }
+    )
+
+
+def sft_questions() -> DiffusionRecipe:
+    """Stage III ends: questions about pictures three times as often, and pairs compared.
+
+    Command: python -m recipes.run sft_questions
+    Hardware, time, scores: see docs/training.md
+    """
+    base = sft_finish()
+    assert isinstance(base.source, WorldSourceConfig)
+    last = base.source.phases[-1]
+    return base.model_copy(
+        update={
+            "run": RunConfig(
+                name="sft_questions", seed=5, steps=4_000, batch_size=32, sample_every=1000, validate_every=1000
+            ),
+            "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=100, decay_share=0.7),
+            "source": WorldSourceConfig(phases=(last.model_copy(update={"tasks": QUESTION_TASKS}),)),
+            "mixture": MixtureConfig(text_to_image=0.4, question=0.5, caption=0.1),
+            "warm_start": "runs/sft_finish/export",
         }
     )

@@ -48,7 +48,7 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory, image_tokenizer: Path) 
             'tokenizer.quantizer={"kind":"vq","size":48,"dim":4}',
         ),
         "tokenizer_fsq": ('tokenizer.quantizer={"kind":"fsq","levels":[4,4,2]}',),
-        **{name: (f"warm_start={first}",) for name in ("midtrain", "sft", "sft_finish", "lora")},
+        **{name: (f"warm_start={first}",) for name in ("midtrain", "sft", "sft_finish", "sft_questions", "lora")},
         **dict.fromkeys(
             ("pretrain_8b", "midtrain_8b", "sft_8b", "lora_8b"),
             (
