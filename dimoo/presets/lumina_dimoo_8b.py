@@ -25,6 +25,9 @@ from dimoo.presets.tasks import STANDARD, TaskText
 from dimoo.tokenizers.template import PromptTemplate
 from dimoo.tokenizers.vocabulary import Modality, Vocabulary
 
+REPOSITORY = "Alpha-VLLM/Lumina-DiMOO"
+"""Of the checkpoint, on the Hugging Face hub."""
+
 BACKBONE = llada_8b.BACKBONE.model_copy(update={"vocab_size": 134_548})
 """LLaDA-8B's shape (the checkpoint's config.json) with rows for the codes; 8,081,805,312 parameters."""
 

@@ -13,7 +13,6 @@ from dimoo.presets import lumina_dimoo_8b as lumina
 from recipes.config import OF_WARM_START, DiffusionRecipe, OptimizerConfig, RunConfig
 from recipes.named.lora import with_lora
 
-RELEASED = "Alpha-VLLM/Lumina-DiMOO"
 LANGUAGE = "GSAI-ML/LLaDA-8B-Instruct"
 CODES = lumina.VOCABULARY.modality("image").size
 
@@ -42,7 +41,7 @@ def pretrain_8b() -> DiffusionRecipe:
         ),
         optimizer=OptimizerConfig(lr=2e-4, warmup_steps=0, decay_share=0.0),
         source=JsonlSourceConfig(path="data/pairs.jsonl", size=256),
-        image_tokenizer=RELEASED,
+        image_tokenizer=lumina.REPOSITORY,
         text_tokenizer=OF_WARM_START,
         template=lumina.TEMPLATE,
         tasks=dict(lumina.TASKS),
@@ -125,7 +124,7 @@ def lora_8b() -> DiffusionRecipe:
             "source": JsonlSourceConfig(path="data/rows.jsonl", size=lumina.INPUT_TARGET),
             "backbone": lumina.BACKBONE,
             "accumulate": 16,
-            "warm_start": RELEASED,
+            "warm_start": lumina.REPOSITORY,
         }
     )
     return with_lora(changed)

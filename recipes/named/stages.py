@@ -1,4 +1,4 @@
-"""The paper's stages on the built-in world; `pretrain`, `sft`, `sft_finish`, `sft_questions` made `mini` from nothing."""
+"""The paper's stages on the built-in world; its first four recipes made `mini` from nothing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from recipes.named.mixtures import (
 )
 from recipes.named.world import (
     ALL_CODES,
+    EARLY,
     SYSTEMS,
     TASKS,
     easy_world,
@@ -101,7 +102,7 @@ def midtrain() -> DiffusionRecipe:
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.0),
             "source": WorldSourceConfig(
                 phases=(
-                    Phase(share=0.3, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=ALL_TASKS),
+                    Phase(share=0.3, world=pair_world(EARLY), tasks=ALL_TASKS),
                     Phase(share=0.35, world=pair_world(), tasks=MORE_TASKS),
                     Phase(share=0.35, world=pair_world(), tasks=MAP_TASKS),
                 )

@@ -31,6 +31,8 @@ ALL_CODES = 6144
 TEXT_IDS = 1024
 NOUNS = 24
 COLORS = ("white", "blue", "green", "pink", "yellow", "purple")
+EARLY = (0.35, 0.3, 0.05, 0.05, 0.25)
+"""How often each canvas of `mini_world` is drawn while tasks with several pictures are new."""
 
 
 def mini_world() -> WorldConfig:
@@ -167,7 +169,7 @@ def world_all_tokenizer() -> TokenizerRecipe:
     base = world_tokenizer()
     quantizer = base.tokenizer.quantizer.model_copy(update={"size": ALL_CODES})
     shown = {task: weight for task, weight in ALL_TASKS.items() if task != "chat"}
-    phases = (Phase(share=1.0, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=shown),)
+    phases = (Phase(share=1.0, world=pair_world(EARLY), tasks=shown),)
     return base.model_copy(
         update={
             "run": RunConfig(name="world_all_tokenizer", steps=500, batch_size=24, sample_every=100),
@@ -193,7 +195,7 @@ def world_all() -> DiffusionRecipe:
             "optimizer": OptimizerConfig(lr=8e-4, warmup_steps=200, decay_share=0.3),
             "source": WorldSourceConfig(
                 phases=(
-                    Phase(share=0.1375, world=pair_world((0.35, 0.3, 0.05, 0.05, 0.25)), tasks=ALL_TASKS),
+                    Phase(share=0.1375, world=pair_world(EARLY), tasks=ALL_TASKS),
                     Phase(share=0.2875, world=pair_world(), tasks=MORE_TASKS),
                     Phase(share=0.325, world=pair_world(), tasks=MAP_TASKS),
                     Phase(share=0.25, world=pair_world(), tasks=MORE_TASKS),

@@ -10,12 +10,12 @@ from PIL import Image
 from dimoo.core.errors import ConfigError
 from dimoo.core.rng import generator
 from dimoo.data.config import JsonlSourceConfig, WorldSourceConfig
+from dimoo.presets import lumina_dimoo_8b as lumina
 from dimoo.tokenizers.image.build import build_image_tokenizer
 from dimoo.tokenizers.image.config import FiniteScalarQuantizerConfig, ImageTokenizerConfig, PatchNetworkConfig
 from dimoo.tokenizers.image.files import save_image_tokenizer
 from recipes.config import OF_WARM_START, DiffusionRecipe
 
-RELEASED = "Alpha-VLLM/Lumina-DiMOO"
 PIXELS = 16
 """Of a side of the square that a code of the released tokenizer stands for ..."""
 SMALLER = 4
@@ -50,10 +50,10 @@ def present(recipe: DiffusionRecipe, scratch: Path) -> tuple[DiffusionRecipe, st
         return recipe, ""
     named = ", ".join(f"{name} {place}" for name, place in absent.items())
     size = getattr(source, "size", None)
-    if recipe.image_tokenizer != RELEASED or size is None:
+    if recipe.image_tokenizer != lumina.REPOSITORY or size is None:
         raise ConfigError(
-            f"--estimate needs what is not here: {named}; put it there, or take image_tokenizer {RELEASED}, whose shape"
-            " is known, and a source of pictures with a size"
+            f"--estimate needs what is not here: {named}; put it there, or take image_tokenizer {lumina.REPOSITORY}, whose"
+            " shape is known, and a source of pictures with a size"
         )
     high, wide = (size, size) if isinstance(size, int) else size
     _write_tokenizer(scratch)
