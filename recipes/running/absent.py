@@ -52,8 +52,8 @@ def present(recipe: DiffusionRecipe, scratch: Path) -> tuple[DiffusionRecipe, st
     size = getattr(source, "size", None)
     if recipe.image_tokenizer != lumina.REPOSITORY or size is None:
         raise ConfigError(
-            f"--estimate needs what is not here: {named}; put it there, or take image_tokenizer {lumina.REPOSITORY}, whose"
-            " shape is known, and a source of pictures with a size"
+            f"--estimate needs what is not here: {named}; put it there, or take image_tokenizer {lumina.REPOSITORY},"
+            " whose shape is known, and a source of pictures with a size"
         )
     high, wide = (size, size) if isinstance(size, int) else size
     _write_tokenizer(scratch)
