@@ -14,7 +14,7 @@ import typer
 from dimoo.cli.options import PATH_HELP, DType, progress_bar
 
 CARRIED = ("LICENSE*", "NOTICE*", "world.json")
-"""Files beside a checkpoint that `convert` takes along: whose it is, and what `evaluate` scores it on."""
+"""Files beside a checkpoint that `convert` and `merge` take along: whose it is, and what `evaluate` scores it on."""
 CHECKED = (
     "config.json, index against files, names, shapes and dtypes of all tensors, values that are not finite, tokenizers,"
     " fingerprints, special tokens, code ranges"
@@ -78,8 +78,7 @@ def convert(
             shard_size="5GB" if shard_size is None else shard_size,
             progress=progress,
         )
-    for path in [path for pattern in CARRIED for path in folder.glob(pattern) if path.is_file()]:
-        shutil.copyfile(path, target / path.name)
+    _take_along(folder, target)
     typer.echo(target)
 
 
@@ -97,7 +96,8 @@ def merge(
     """Write the mean of several checkpoints of one model.
 
     The last ones of a run, say, or runs that went on from one start: of one shape, with the same vocabulary and
-    tokenizers. The sum is made in float32. Everything but the weights is the first one's.
+    tokenizers. The sum is made in float32. Everything but the weights and the model card is the first one's, with
+    LICENSE, NOTICE and world.json beside it.
 
     Prints the folder.
     """
@@ -105,15 +105,22 @@ def merge(
     from dimoo.weights.hub import resolve
     from dimoo.weights.merge import merge as merge_checkpoints
 
+    folders = [resolve(source) for source in sources]
     with progress_bar("reading") as progress:
         merge_checkpoints(
-            [resolve(source) for source in sources],
+            folders,
             out,
             shares=share or None,
             dtype=None if dtype is None else precision(dtype.value),
             progress=progress,
         )
+    _take_along(folders[0], out)
     typer.echo(out)
+
+
+def _take_along(source: Path, target: Path) -> None:
+    for path in [path for pattern in CARRIED for path in source.glob(pattern) if path.is_file()]:
+        shutil.copyfile(path, target / path.name)
 
 
 def verify(

@@ -26,8 +26,8 @@ def merge(
 ) -> Path:
     """Write the weighted mean of checkpoints, w = sum_i share_i w_i; returns its folder.
 
-    As LLaDA2.0 does with the best checkpoints of a run. The sum is made in float32, which one
-    backbone needs memory for; the sources are read one tensor at a time. Everything but the weights is the first one's.
+    As LLaDA2.0 does with the best checkpoints of a run. The sum is made in float32, which one backbone needs memory
+    for; the sources are read one tensor at a time. Everything but the weights and the model card is the first one's.
 
     Args:
         sources: two checkpoint folders or more, in any layout, of one shape, vocabulary and tokenizers.

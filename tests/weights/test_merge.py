@@ -76,3 +76,13 @@ def test_the_command(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert succeeded(made).strip() == str(out)
     wanted = merge(two, tmp_path / "again", shares=(0.25, 0.75))
     assert torch.equal(load_backbone(out).norm.weight, load_backbone(wanted).norm.weight)
+
+
+def test_the_command_takes_the_first_ones_scenes_and_licence_along(two: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = (shutil.copytree(folder, tmp_path / folder.name) for folder in two)
+    for folder in (first, second):
+        for name in ("world.json", "LICENSE"):
+            (folder / name).write_text(folder.name, encoding="utf-8")
+    out = tmp_path / "out"
+    succeeded(run("merge", first, second, "--out", out))
+    assert [(out / name).read_text(encoding="utf-8") for name in ("world.json", "LICENSE")] == [first.name] * 2
